@@ -1,0 +1,387 @@
+//! The typed configuration. Everything here was checked: consumers need no second look.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Selector;
+
+/// One whole, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Data-path worker threads; none is min(2, CPUs of the cgroup).
+    pub workers: Option<NonZeroUsize>,
+    /// Listeners, at least one.
+    pub listeners: Vec<Listener>,
+    /// Upstreams that routes name.
+    pub upstreams: Vec<Upstream>,
+    /// Routes in the order written.
+    pub routes: Vec<Route>,
+    /// Where keys come from; none only where no route has rules.
+    pub keys: Option<Keys>,
+    /// Bounds on what one peer may cost.
+    pub limits: Limits,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// Admin, metrics and health listeners.
+    pub service: Service,
+    /// Log settings.
+    pub log: Log,
+    /// `OILSKIN_UNSAFE_UNLOCKED_KEYS`: go on where keys cannot be locked in memory.
+    pub unsafe_unlocked_keys: bool,
+    /// Unsafe or surprising choices, each a sentence to be logged once at start.
+    pub warnings: Vec<String>,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// TCP on all addresses: `[::]`, or `0.0.0.0` where there is no IPv6.
+    AnyPort(u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Which way the app lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// App to world: encrypts in requests, decrypts in responses.
+    Egress,
+    /// World to app: the reverse.
+    Ingress,
+}
+
+/// What makes a listener's peers authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing was said: a Unix socket is trusted, TCP is not.
+    Bind,
+    /// `trust: mesh`: a mesh proxy on loopback has authenticated the peer.
+    Mesh,
+}
+
+/// A listener for traffic.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Name that routes, logs and metrics use.
+    pub name: String,
+    /// Where it listens.
+    pub bind: Bind,
+    /// Which way the app lies.
+    pub direction: Direction,
+    /// What makes its peers authenticated.
+    pub trust: Trust,
+}
+
+/// Scheme of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain, HTTP/1.1.
+    Http,
+    /// Plain, HTTP/2 by prior knowledge.
+    H2c,
+    /// TLS.
+    Https,
+}
+
+/// Protocol towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// By scheme; with TLS by ALPN.
+    Auto,
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2.
+    H2,
+}
+
+/// Where an upstream is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Name or address literal (no brackets), and port.
+    Tcp {
+        /// Host name or IP literal without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// An upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// Name that routes, logs and metrics use.
+    pub name: String,
+    /// Scheme of its URL.
+    pub scheme: Scheme,
+    /// Where it is reached.
+    pub target: Target,
+    /// `host[:port]` sent as `Host`/`:authority`; the port only where it is not the scheme's own.
+    pub authority: String,
+    /// Path prefix, without trailing slash; empty for none.
+    pub prefix: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// CA bundle (PEM) in addition to the native roots.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Name that logs and metrics use.
+    pub name: String,
+    /// Index into [`Config::listeners`].
+    pub listener: usize,
+    /// Path pattern as `matchit` reads it; none is the environment's catch-all.
+    pub path: Option<String>,
+    /// Methods, upper case; empty for all.
+    pub methods: Vec<String>,
+    /// `host` as the app sends it, lower case; none matches any.
+    pub host: Option<String>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+    /// `host: keep`: pass the app's `Host` instead of the upstream's own.
+    pub keep_host: bool,
+    /// What happens to requests.
+    pub request: Phase,
+    /// What happens to responses.
+    pub response: Phase,
+    /// Media types passed unread although a rule stands (`image/*`), lower case. Unsafe.
+    pub opaque: Vec<String>,
+    /// A response that no rule's reader can inspect is refused while decrypting.
+    pub require_inspection: bool,
+    /// Tenant of its messages.
+    pub tenant: Option<Tenant>,
+    /// Log every request, not only those that are not plain success.
+    pub access_log: bool,
+}
+
+/// What one phase of a route does with bodies.
+#[derive(Debug, Clone)]
+pub struct Phase {
+    /// Direction of the fields.
+    pub op: Op,
+    /// Rules; none passes bodies as they are.
+    pub rules: Vec<Rule>,
+}
+
+/// What is done to selected fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Plaintext to tokens.
+    Encrypt,
+    /// Tokens to plaintext.
+    Decrypt,
+}
+
+/// Where the tenant of a message comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenant {
+    /// The same for all.
+    Literal(String),
+    /// A request header (lower case).
+    Header(String),
+}
+
+/// One rule over fields.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Shown in errors, logs and metrics: the selector as written unless named.
+    pub name: String,
+    /// What it selects.
+    pub select: Selector,
+    /// `each:` every leaf below a selected container by itself, instead of the container whole.
+    pub each: bool,
+    /// Keyset name; may contain `{tenant}` once.
+    pub keyset: String,
+    /// Contexts: writes use the first, reads try each in order. 1 to 8.
+    pub contexts: Vec<String>,
+    /// Random or deterministic.
+    pub mode: Mode,
+    /// Named values bound into the authenticated data, in byte order of names.
+    pub bind: Vec<BindValue>,
+    /// Hide type and pad the length to a multiple of this (1 to 65,536; `opaque` alone is 1).
+    pub pad: Option<NonZeroU32>,
+    /// 24 fresh nonce bytes for each field.
+    pub unlinkable: bool,
+    /// A value that is no token is accepted while decrypting (migration). Unsafe.
+    pub plaintext_accepted: bool,
+    /// The app may send tokens it read: one that opens for its place passes. Requires `bind`.
+    pub accept_tokens: bool,
+    /// What a token that does not open becomes.
+    pub on_decrypt_error: OnDecryptError,
+}
+
+/// How nonces are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Fresh nonces.
+    Random,
+    /// Synthetic nonces: equal values give equal tokens.
+    Deterministic,
+}
+
+/// What a token that does not open becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnDecryptError {
+    /// The message is refused.
+    Fail,
+    /// The token is left.
+    Ciphertext,
+    /// `null`.
+    Null,
+    /// The member or element is left out.
+    Drop,
+}
+
+/// One named bound value and the places it may stand in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BindValue {
+    /// Name, 1 to 255 bytes.
+    pub name: String,
+    /// Places, at least one; all present ones must be equal, at least one must be present.
+    pub places: Vec<BindPlace>,
+}
+
+/// Where a bound value stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BindPlace {
+    /// `@.a.b`, `@^.a`, `@^^.a`: below the object that holds the selected member, `up` objects above it.
+    Relative {
+        /// How many parents up; 0 is the object holding the member.
+        up: usize,
+        /// Member names below it, at least one.
+        names: Vec<String>,
+    },
+    /// `$.a.b`: below the document, line or event.
+    Document(Vec<String>),
+    /// `path.x`: a parameter of the route's pattern.
+    Path(String),
+}
+
+/// Key settings.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// Root keys.
+    pub roots: Vec<Root>,
+    /// How many roots must open a keyset.
+    pub hold: Hold,
+    /// Where keyset documents live.
+    pub store: Store,
+    /// Ed25519 public key that must have signed each document.
+    pub signer: Option<[u8; 32]>,
+    /// Lowest epoch taken at first load.
+    pub min_epoch: u64,
+    /// Development keys are fine (`dev` only; no setting reaches this).
+    pub development: bool,
+}
+
+/// A root key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// `file:PATH`.
+    File(PathBuf),
+}
+
+/// How many roots must open a keyset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Any one.
+    Any,
+    /// Every one.
+    All,
+    /// Any k.
+    Quorum(NonZeroUsize),
+}
+
+/// A key store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// `file:DIR`.
+    File(PathBuf),
+}
+
+/// Bounds on what one peer may cost. Sizes in bytes.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one message head.
+    pub head: usize,
+    /// Fields of one message head.
+    pub head_fields: usize,
+    /// Concurrent HTTP/2 streams a connection.
+    pub streams: u32,
+    /// Connections from apps, all listeners together; `None` is the default, lowered to what `nofile` allows.
+    pub connections: Option<NonZeroUsize>,
+    /// Connections to one upstream of one worker.
+    pub upstream_connections: NonZeroUsize,
+    /// Nesting depth of JSON.
+    pub depth: usize,
+    /// Bytes of a body; none is unlimited.
+    pub body: Option<u64>,
+    /// Least body progress in bytes per second, after 10 s.
+    pub min_body_rate: u64,
+    /// Characters of one token.
+    pub field: usize,
+    /// Bytes of output held before the head leaves.
+    pub hold: usize,
+    /// Bytes a record with bound fields may hold back.
+    pub bind_window: usize,
+    /// Bytes of locked memory for keys.
+    pub key_slab: usize,
+}
+
+/// Deadlines.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// Connecting to one upstream address list.
+    pub connect: Duration,
+    /// From the first byte of a head to its end.
+    pub head: Duration,
+    /// A connection without a request.
+    pub idle: Duration,
+    /// Between two pieces of a body.
+    pub body_idle: Duration,
+    /// From the request head to the response head.
+    pub total: Duration,
+    /// In-flight requests after SIGTERM.
+    pub drain: Duration,
+    /// Oldest age of an upstream connection.
+    pub upstream_age: Duration,
+    /// Waiting for a free upstream connection where their number is bounded.
+    pub pool_wait: Duration,
+}
+
+/// Service listeners; none switches one off.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Admin, loopback only.
+    pub admin: Option<Bind>,
+    /// `/metrics`.
+    pub metrics: Option<Bind>,
+    /// `/live`, `/ready`.
+    pub health: Option<Bind>,
+}
+
+/// Log settings.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Filter as `tracing` reads it.
+    pub filter: String,
+    /// Form; none is text on a terminal, else JSON.
+    pub format: Option<LogFormat>,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

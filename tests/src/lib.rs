@@ -1,0 +1,1 @@
+//! Oilskin's tests.
