@@ -1,1 +1,28 @@
 //! Ciphers, field tokens, keysets, root keys and key stores of Oilskin. Knows nothing of HTTP or configuration.
+
+mod aead;
+mod derive;
+pub mod document;
+mod error;
+mod header;
+mod index;
+mod json;
+mod keyset;
+mod message;
+mod nonce;
+mod root;
+mod slab;
+mod sodium;
+mod spec;
+mod store;
+mod text;
+
+pub use error::{DecryptReason, Error};
+pub use header::{Algorithm, Cipher, PREFIX, Type};
+pub use index::{Normalisers, index};
+pub use keyset::{Keyset, KeysetHandle, State};
+pub use message::{Message, Opened, looks_like_token};
+pub use root::{FileRoot, RootKey, Share};
+pub use slab::{DEFAULT_BYTES, Key, Slab};
+pub use spec::{Bound, FieldSpec, Value};
+pub use store::{FileStore, KeyStore, Stored};

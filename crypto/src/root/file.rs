@@ -1,0 +1,128 @@
+//! A root key in a file: exactly 32 raw bytes, mode 0600. For development and small installations.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{RootKey, Share};
+use crate::Error;
+use crate::document::{open_sealed, seal};
+use crate::nonce::{Random, System};
+use crate::slab::{Key, Slab};
+use crate::sodium::{KEY, blake2b};
+
+/// A root key in a file.
+pub struct FileRoot {
+    key: Key,
+    id: [u8; 8],
+}
+
+impl FileRoot {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Error::Root`]: it is not there, others may read it, or it has not 32 bytes.
+    pub fn read(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
+        let wrong = |why: String| Error::Root {
+            what: path.display().to_string(),
+            why,
+        };
+        let mut file = File::open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                wrong("there is no such file; make it with `oilskin keys init`".to_owned())
+            }
+            _ => wrong(error.to_string()),
+        })?;
+        let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
+        if metadata.mode() & 0o077 != 0 {
+            return Err(wrong(format!(
+                "its mode is {:03o}; others must not read it: chmod 600",
+                metadata.mode() & 0o777
+            )));
+        }
+        if metadata.len() != KEY as u64 {
+            return Err(wrong(format!(
+                "it has {} bytes instead of 32",
+                metadata.len()
+            )));
+        }
+        let mut outcome = Ok(());
+        let key = Key::new(slab, |out| outcome = file.read_exact(out))?;
+        outcome.map_err(|error| wrong(error.to_string()))?;
+        Self::new(key)
+    }
+
+    /// Makes a new one. An existing file is never overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Root`], [`Error::Random`].
+    pub fn create(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
+        let wrong = |error: std::io::Error| Error::Root {
+            what: path.display().to_string(),
+            why: error.to_string(),
+        };
+        let mut outcome = Ok(());
+        let key = Key::new(slab, |out| outcome = System.fill(out))?;
+        outcome?;
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            crate::store::create_folder(folder).map_err(wrong)?;
+        }
+        // Linked into place when whole: no moment leaves a short key file.
+        let partial = path.with_extension(format!("new.{}", std::process::id()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&partial)
+            .map_err(wrong)?;
+        let written = file
+            .write_all(key.bytes())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::hard_link(&partial, path))
+            .and_then(|()| crate::store::sync_folder(path));
+        let removed = std::fs::remove_file(&partial);
+        written.and(removed).map_err(wrong)?;
+        Self::new(key)
+    }
+
+    fn new(key: Key) -> Result<Self, Error> {
+        let mut id = [0; KEY];
+        blake2b(key.bytes(), &[b"oil1 rootid"], &mut id);
+        let id = id.first_chunk().copied().unwrap_or_default();
+        Ok(Self { key, id })
+    }
+
+    fn wrapping(&self) -> Result<Key, Error> {
+        Key::new(self.key.slab(), |out| {
+            blake2b(self.key.bytes(), &[b"oil1 shares"], out)
+        })
+    }
+}
+
+impl RootKey for FileRoot {
+    fn id(&self) -> Vec<u8> {
+        self.id.to_vec()
+    }
+
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    fn wrap_share(&self, share: &Key, bound: &Share) -> Result<Vec<u8>, Error> {
+        seal(self.wrapping()?.bytes(), share.bytes(), &bound.aad, &System).map(Vec::from)
+    }
+
+    fn unwrap_share(&self, wrapped: &[u8], bound: &Share, slab: &Arc<Slab>) -> Result<Key, Error> {
+        open_sealed(self.wrapping()?.bytes(), wrapped, &bound.aad, slab).unwrap_or_else(|()| {
+            Err(Error::Root {
+                what: "file".to_owned(),
+                why: "the wrapped share does not open under it".to_owned(),
+            })
+        })
+    }
+}
