@@ -1,5 +1,11 @@
 //! RFC 9535 JSONPath selectors, cut to what one forward pass over a document can decide.
 
+mod overlap;
+mod parse;
+
+/// Longest selector taken, in bytes: far past any real one, short enough that reading one stays cheap.
+pub(crate) const MAX_LEN: usize = 4096;
+
 /// A parsed, streamable selector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selector {
@@ -57,4 +63,62 @@ impl Selector {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The context of a rule that names none: the selector's names joined by dots.
+    ///
+    /// Dots and backslashes inside a name are escaped by a backslash, so `$['a.b']` and `$.a.b` differ. Wildcards,
+    /// indices and slices give nothing; a segment of several names gives them in the order written. May be empty.
+    pub fn default_context(&self) -> String {
+        let names = self.segments.iter().flat_map(Segment::steps).filter_map(Step::name);
+        let escaped: Vec<String> = names.map(|name| name.replace('\\', "\\\\").replace('.', "\\.")).collect();
+        escaped.join(".")
+    }
+
+    /// The one name its last segment selects; none where that is a wildcard, an index or several steps.
+    pub fn last_name(&self) -> Option<&str> {
+        match self.segments.last()?.steps() {
+            [Step::Name(name)] => Some(name),
+            _ => None,
+        }
+    }
 }
+
+impl Segment {
+    /// Its steps, at least one.
+    pub fn steps(&self) -> &[Step] {
+        match self {
+            Self::Child(steps) | Self::Descendant(steps) => steps,
+        }
+    }
+
+    /// True for `..`.
+    pub fn is_descendant(&self) -> bool {
+        matches!(self, Self::Descendant(_))
+    }
+}
+
+impl Step {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::str::FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        Self::parse(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Which selectors can meet, and which can never win.
+//!
+//! A selector is read as a nondeterministic automaton over the steps from the root: position `i` means that the
+//! first `i` segments are matched. A set of positions is the bits of a `u128`.
+
+use std::collections::BTreeSet;
+
+use super::{Segment, Selector, Step};
+
+/// Past this many pairs of position sets the question is left open (answered "no").
+const MAX_PAIRS: usize = 4096;
+
+impl Selector {
+    /// True where every value that `other` selects is selected by `self` too, or lies inside one that is.
+    ///
+    /// With `strictly`, only the second counts. False where it is not decidable cheaply (slices with a step).
+    pub fn covers(&self, other: &Self, strictly: bool) -> bool {
+        let (Some(outer), Some(inner)) = (Automaton::new(&self.segments), Automaton::new(&other.segments)) else {
+            return false;
+        };
+        let symbols = symbols(&self.segments, &other.segments);
+        let mut seen = BTreeSet::new();
+        let mut queue = vec![(1_u128, 1_u128)];
+        while let Some((outers, inners)) = queue.pop() {
+            let (outer_won, inner_won) = (outer.accepts(outers), inner.accepts(inners));
+            if inner_won && (!outer_won || strictly) {
+                return false;
+            }
+            if outer_won || inners == 0 || !seen.insert((outers, inners)) {
+                continue;
+            }
+            if seen.len() > MAX_PAIRS {
+                return false;
+            }
+            queue.extend(symbols.iter().map(|symbol| (outer.advance(outers, symbol), inner.advance(inners, symbol))));
+        }
+        true
+    }
+
+    /// True where some value could be both what `path` names and selected by `self`, or inside what is.
+    pub(crate) fn may_hold(&self, path: &[Segment]) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut queue = vec![(0_usize, 0_usize)];
+        while let Some((own, theirs)) = queue.pop() {
+            let Some(segment) = self.segments.get(own) else { return true };
+            let Some(place) = path.get(theirs) else { continue };
+            if !seen.insert((own, theirs)) {
+                continue;
+            }
+            if meet(segment.steps(), place.steps()) {
+                queue.push((own + 1, theirs + 1));
+            }
+            if segment.is_descendant() {
+                queue.push((own, theirs + 1));
+            }
+            if place.is_descendant() {
+                queue.push((own + 1, theirs));
+            }
+        }
+        false
+    }
+}
+
+/// True where one name or index is picked by both.
+fn meet(left: &[Step], right: &[Step]) -> bool {
+    left.iter().any(|left| {
+        right.iter().any(|right| match (left, right) {
+            (Step::Wildcard, _) | (_, Step::Wildcard) => true,
+            (Step::Name(left), Step::Name(right)) => left == right,
+            (Step::Name(_), _) | (_, Step::Name(_)) => false,
+            // Two slices may still miss each other; to say they meet errs on the safe side.
+            _ => true,
+        })
+    })
+}
+
+struct Automaton<'a>(&'a [Segment]);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Symbol {
+    Name(String),
+    /// A name that no selector mentions.
+    OtherName,
+    Index(u64),
+}
+
+impl<'a> Automaton<'a> {
+    /// None for more segments than a position set holds, or steps whose indices have no few representatives.
+    fn new(segments: &'a [Segment]) -> Option<Self> {
+        let plain = |step: &Step| !matches!(step, Step::Slice { step, .. } if *step > 1);
+        let all_plain = segments.iter().flat_map(Segment::steps).all(plain);
+        (all_plain && segments.len() < 127).then_some(Self(segments))
+    }
+
+    fn accepts(&self, positions: u128) -> bool {
+        positions & (1_u128 << self.0.len()) != 0
+    }
+
+    fn advance(&self, positions: u128, symbol: &Symbol) -> u128 {
+        let held = self.0.iter().enumerate().filter(|(at, _)| positions & (1_u128 << at) != 0);
+        held.fold(0, |next, (at, segment)| {
+            let stay = if segment.is_descendant() { 1_u128 << at } else { 0 };
+            let go = if segment.steps().iter().any(|step| picks(step, symbol)) { 1_u128 << (at + 1) } else { 0 };
+            next | stay | go
+        })
+    }
+}
+
+fn picks(step: &Step, symbol: &Symbol) -> bool {
+    match (step, symbol) {
+        (Step::Wildcard, _) => true,
+        (Step::Name(name), Symbol::Name(other)) => name == other,
+        (Step::Index(index), Symbol::Index(other)) => index == other,
+        (Step::Slice { start, end, step }, Symbol::Index(at)) => {
+            *step > 0 && at >= start && end.is_none_or(|end| *at < end)
+        }
+        _ => false,
+    }
+}
+
+/// One symbol of each kind that the two selectors tell apart.
+fn symbols(left: &[Segment], right: &[Segment]) -> BTreeSet<Symbol> {
+    let mut symbols = BTreeSet::from([Symbol::OtherName, Symbol::Index(0)]);
+    for step in left.iter().chain(right).flat_map(Segment::steps) {
+        match step {
+            Step::Name(name) => symbols.extend([Symbol::Name(name.clone())]),
+            Step::Index(index) => symbols.extend([Symbol::Index(*index), Symbol::Index(index.saturating_add(1))]),
+            Step::Slice { start, end, .. } => {
+                symbols.extend([Symbol::Index(*start)]);
+                symbols.extend(end.map(Symbol::Index));
+            }
+            Step::Wildcard => {}
+        }
+    }
+    symbols
+}

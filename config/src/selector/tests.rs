@@ -1,0 +1,98 @@
+use super::{Segment, Selector, SelectorError, Step};
+
+fn parse(text: &str) -> Selector {
+    Selector::parse(text).expect(text)
+}
+
+#[test]
+fn reads_each_kind_of_step() {
+    let selector = parse("$.a..['b', 2][*][1:5:2]");
+    let slice = Step::Slice { start: 1, end: Some(5), step: 2 };
+    let expected = [
+        Segment::Child(vec![Step::Name("a".into())]),
+        Segment::Descendant(vec![Step::Name("b".into()), Step::Index(2)]),
+        Segment::Child(vec![Step::Wildcard]),
+        Segment::Child(vec![slice]),
+    ];
+    assert_eq!(selector.segments(), expected);
+}
+
+#[test]
+fn names_are_unescaped() {
+    assert_eq!(parse(r#"$["\u0073sn"]"#).last_name(), Some("ssn"));
+    assert_eq!(parse(r"$['it\'s']").last_name(), Some("it's"));
+    assert_eq!(parse(r"$['a\\b']").last_name(), Some(r"a\b"));
+    assert_eq!(parse(r"$['a\nb']").last_name(), Some("a\nb"));
+}
+
+#[test]
+fn refuses_what_cannot_be_streamed_with_its_reason() {
+    for (text, reason) in [
+        ("$[?@.a]", "a filter"),
+        ("$[-1]", "a negative index"),
+        ("$[-2:]", "a negative slice bound"),
+        ("$[:-1]", "a negative slice bound"),
+        ("$[::-1]", "a negative slice step"),
+    ] {
+        assert_eq!(Selector::parse(text), Err(SelectorError::NotStreamable(reason)), "{text}");
+    }
+}
+
+#[test]
+fn refuses_bad_syntax_in_one_line() {
+    for text in ["", "ssn", "$.", "$[", "$['a", "$.a b", " $.a", "$[01]", "$..", "path.id"] {
+        let error = Selector::parse(text).expect_err(text).to_string();
+        assert!(!error.contains('\n') && error.len() > 30, "{text}: {error}");
+    }
+    assert!(Selector::parse(&format!("$.{}", "a".repeat(5000))).is_err());
+}
+
+#[test]
+fn default_contexts_keep_names_apart() {
+    for (text, context) in [
+        ("$.a.b", "a.b"),
+        ("$['a.b']", r"a\.b"),
+        (r"$['a\\b']", r"a\\b"),
+        ("$..card.number", "card.number"),
+        ("$.items[*].card.number", "items.card.number"),
+        ("$[0][*]", ""),
+        ("$", ""),
+    ] {
+        assert_eq!(parse(text).default_context(), context, "{text}");
+    }
+}
+
+#[test]
+fn tells_what_can_never_win() {
+    for (outer, inner, strictly, covers) in [
+        ("$.a", "$.a", false, true),
+        ("$.a", "$.a", true, false),
+        ("$.a", "$.a.b", true, true),
+        ("$..ssn", "$.a.ssn", false, true),
+        ("$.a.ssn", "$..ssn", false, false),
+        ("$..*", "$.a", false, true),
+        ("$.*", "$.a.b", true, true),
+        ("$", "$..x", true, true),
+        ("$.a[0:3]", "$.a[2]", false, true),
+        ("$.a[0:3]", "$.a[3]", false, false),
+        ("$.a[0:2]", "$.a[*]", false, false),
+        ("$['a','b']", "$.b", false, true),
+        ("$..a..b", "$.a.c.b.d", true, true),
+    ] {
+        assert_eq!(parse(outer).covers(&parse(inner), strictly), covers, "{outer} {inner} {strictly}");
+    }
+}
+
+#[test]
+fn tells_where_selectors_can_meet() {
+    for (rule, path, meets) in [
+        ("$..id", "$.id", true),
+        ("$..id", "$.a.b", false),
+        ("$.a", "$.a.id", true),
+        ("$.a.b", "$.a", false),
+        ("$.x.id", "$..id", true),
+        ("$.items[0].id", "$.items[*].id", true),
+    ] {
+        assert_eq!(parse(rule).may_hold(parse(path).segments()), meets, "{rule} {path}");
+    }
+}
