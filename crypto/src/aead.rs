@@ -22,9 +22,7 @@ fn inner(nonce: &[u8; NONCE]) -> Nonce {
 /// Made for one call, never kept.
 fn key(derived: &Key) -> Result<LessSafeKey, Error> {
     // ring refuses a wrong length only, and this one is fixed.
-    UnboundKey::new(&CHACHA20_POLY1305, derived.bytes())
-        .map(LessSafeKey::new)
-        .map_err(|_| Error::Random)
+    UnboundKey::new(&CHACHA20_POLY1305, derived.bytes()).map(LessSafeKey::new).map_err(|_| Error::Random)
 }
 
 /// ChaCha20-Poly1305 under HChaCha20's key: with it, XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03, 2.3).
@@ -34,9 +32,8 @@ pub(crate) fn seal_chacha(
     aad: &[u8],
     message: &mut [u8],
 ) -> Result<[u8; POLY_TAG], Error> {
-    let tag = key(derived)?
-        .seal_in_place_separate_tag(inner(nonce), Aad::from(aad), message)
-        .map_err(|_| Error::TooLarge)?;
+    let tag =
+        key(derived)?.seal_in_place_separate_tag(inner(nonce), Aad::from(aad), message).map_err(|_| Error::TooLarge)?;
     Ok(tag.as_ref().first_chunk().copied().unwrap_or_default())
 }
 
@@ -48,13 +45,7 @@ pub(crate) fn open_chacha(
     message: &mut [u8],
     tag: &[u8; POLY_TAG],
 ) -> Result<(), Error> {
-    let opened = key(derived)?.open_in_place_separate_tag(
-        inner(nonce),
-        Aad::from(aad),
-        Tag::from(*tag),
-        message,
-        0..,
-    );
+    let opened = key(derived)?.open_in_place_separate_tag(inner(nonce), Aad::from(aad), Tag::from(*tag), message, 0..);
     opened.map(|_| ()).map_err(|_| DecryptReason::Tag.into())
 }
 
@@ -67,12 +58,7 @@ fn aegis_nonce(nonce: &[u8; NONCE]) -> [u8; AEGIS_NONCE] {
 }
 
 /// AEGIS-256 with the 24 bytes and eight zeros as its nonce.
-pub(crate) fn seal_aegis(
-    subkey: &Key,
-    nonce: &[u8; NONCE],
-    aad: &[u8],
-    message: &mut [u8],
-) -> [u8; AEGIS_TAG] {
+pub(crate) fn seal_aegis(subkey: &Key, nonce: &[u8; NONCE], aad: &[u8], message: &mut [u8]) -> [u8; AEGIS_TAG] {
     sodium::aegis256_encrypt(subkey.bytes(), &aegis_nonce(nonce), aad, message)
 }
 

@@ -34,18 +34,7 @@ pub(crate) fn subkey(
     out: &mut [u8; KEY],
 ) {
     let label = [purpose as u8, alg];
-    blake2b(
-        data_key,
-        &[
-            b"oil1 subkey",
-            &label,
-            &length(tenant),
-            tenant,
-            &length(context),
-            context,
-        ],
-        out,
-    );
+    blake2b(data_key, &[b"oil1 subkey", &label, &length(tenant), tenant, &length(context), context], out);
 }
 
 /// Appends `lp(x)`.

@@ -43,14 +43,10 @@ pub struct Policy {
 /// Whether a name may be a keyset's: `[a-z0-9][a-z0-9._-]{0,127}`, since names become paths of stores.
 pub fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    let starts = bytes
-        .next()
-        .is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let starts = bytes.next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     starts
         && name.len() <= MAX_NAME
-        && bytes.all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-')
-        })
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 /// A document's lines, split but not believed.
@@ -61,29 +57,16 @@ struct Lines<'a> {
 }
 
 fn split<'a>(bytes: &'a [u8], name: &str) -> Result<Lines<'a>, Error> {
-    let wrong = |why| Error::Document {
-        name: name.to_owned(),
-        why,
-    };
+    let wrong = |why| Error::Document { name: name.to_owned(), why };
     let text = std::str::from_utf8(bytes).map_err(|_| wrong("not UTF-8"))?;
-    let text = text
-        .strip_suffix('\n')
-        .ok_or_else(|| wrong("cut short: its last line does not end"))?;
+    let text = text.strip_suffix('\n').ok_or_else(|| wrong("cut short: its last line does not end"))?;
     let mut lines = text.split('\n');
     let json = lines.next().unwrap_or_default();
-    let decode = |line: &str| {
-        URL_SAFE_NO_PAD
-            .decode(line)
-            .map_err(|_| wrong("a line is not base64url"))
-    };
+    let decode = |line: &str| URL_SAFE_NO_PAD.decode(line).map_err(|_| wrong("a line is not base64url"));
     let mac = decode(lines.next().ok_or_else(|| wrong("it has no MAC"))?)?;
     let signature = lines.next().map(decode).transpose()?;
     match lines.next() {
-        None => Ok(Lines {
-            json,
-            mac,
-            signature,
-        }),
+        None => Ok(Lines { json, mac, signature }),
         Some(_) => Err(wrong("it has more than three lines")),
     }
 }
@@ -107,16 +90,11 @@ pub fn open(
     slab: &Arc<Slab>,
     policy: Policy,
 ) -> Result<Keyset, Error> {
-    let wrong = |why| Error::Document {
-        name: name.to_owned(),
-        why,
-    };
+    let wrong = |why| Error::Document { name: name.to_owned(), why };
     let lines = split(bytes, name)?;
     if let Some(signer) = policy.signer {
-        let signature = lines
-            .signature
-            .as_deref()
-            .ok_or_else(|| wrong("it is not signed, and a signer is configured"))?;
+        let signature =
+            lines.signature.as_deref().ok_or_else(|| wrong("it is not signed, and a signer is configured"))?;
         let signed = [b"oil1 docsig", lines.json.as_bytes()].concat();
         UnparsedPublicKey::new(&ED25519, signer)
             .verify(&signed, signature)
@@ -125,27 +103,17 @@ pub fn open(
     let document = Document::parse(lines.json, name)?;
     let w = unwrap(&document, roots, slab)?;
     if !bool::from(mac(&w, name, lines.json)?.ct_eq(lines.mac.as_slice())) {
-        return Err(wrong(
-            "its MAC does not verify: it was altered, or its root key is another",
-        ));
+        return Err(wrong("its MAC does not verify: it was altered, or its root key is another"));
     }
     if document.epoch < policy.min_epoch {
-        return Err(wrong(
-            "its epoch is below OILSKIN_KEYSET_MIN_EPOCH: an old document was put back",
-        ));
+        return Err(wrong("its epoch is below OILSKIN_KEYSET_MIN_EPOCH: an old document was put back"));
     }
     if document.development && !policy.development {
-        return Err(wrong(
-            "it holds development keys; make production keys with `oilskin keys init`",
-        ));
+        return Err(wrong("it holds development keys; make production keys with `oilskin keys init`"));
     }
     let versions = versions(&document, &w, slab)?;
-    let active = |line| {
-        document
-            .versions
-            .iter()
-            .position(|version| version.line == line && version.state == State::Active)
-    };
+    let active =
+        |line| document.versions.iter().position(|version| version.line == line && version.state == State::Active);
     Ok(Keyset {
         name: name.to_owned(),
         epoch: document.epoch,
@@ -168,10 +136,7 @@ fn unwrap(document: &Document, roots: &[Box<dyn RootKey>], slab: &Arc<Slab>) -> 
     }
     let mut refused = None;
     for entry in &document.roots {
-        let Some(root) = roots
-            .iter()
-            .find(|root| root.id() == entry.id && root.kind() == entry.kind)
-        else {
+        let Some(root) = roots.iter().find(|root| root.id() == entry.id && root.kind() == entry.kind) else {
             continue;
         };
         match root.unwrap_share(&entry.wrapped, &share(name, document.k, entry.x), slab) {
@@ -179,10 +144,8 @@ fn unwrap(document: &Document, roots: &[Box<dyn RootKey>], slab: &Arc<Slab>) -> 
             Err(error) => refused = Some(error),
         }
     }
-    Err(refused.unwrap_or_else(|| Error::Document {
-        name: name.clone(),
-        why: "none of the configured root keys wraps it",
-    }))
+    Err(refused
+        .unwrap_or_else(|| Error::Document { name: name.clone(), why: "none of the configured root keys wraps it" }))
 }
 
 /// What a wrapped share is bound to.
@@ -195,15 +158,7 @@ pub(crate) fn share(name: &str, k: u8, x: u8) -> Share {
 
 fn mac(w: &Key, name: &str, json: &str) -> Result<[u8; KEY], Error> {
     let key = Key::new(w.slab(), |out| {
-        blake2b(
-            w.bytes(),
-            &[
-                b"oil1 docmac",
-                &derive::length(name.as_bytes()),
-                name.as_bytes(),
-            ],
-            out,
-        );
+        blake2b(w.bytes(), &[b"oil1 docmac", &derive::length(name.as_bytes()), name.as_bytes()], out);
     })?;
     let mut mac = [0; KEY];
     blake2b(key.bytes(), &[json.as_bytes()], &mut mac);
@@ -212,15 +167,7 @@ fn mac(w: &Key, name: &str, json: &str) -> Result<[u8; KEY], Error> {
 
 fn sealing_key(w: &Key, name: &str) -> Result<Key, Error> {
     Key::new(w.slab(), |out| {
-        blake2b(
-            w.bytes(),
-            &[
-                b"oil1 keyset",
-                &derive::length(name.as_bytes()),
-                name.as_bytes(),
-            ],
-            out,
-        );
+        blake2b(w.bytes(), &[b"oil1 keyset", &derive::length(name.as_bytes()), name.as_bytes()], out);
     })
 }
 
@@ -233,43 +180,25 @@ fn sealed_aad(name: &str, version: &VersionEntry) -> Vec<u8> {
 }
 
 fn versions(document: &Document, w: &Key, slab: &Arc<Slab>) -> Result<Vec<Version>, Error> {
-    let wrong = |why| Error::Document {
-        name: document.name.clone(),
-        why,
-    };
+    let wrong = |why| Error::Document { name: document.name.clone(), why };
     let sealing = sealing_key(w, &document.name)?;
     let mut opened: Vec<Version> = Vec::with_capacity(document.versions.len());
     for version in &document.versions {
-        if opened
-            .iter()
-            .any(|other| other.id.first_chunk::<8>() == version.key_id.first_chunk::<8>())
-        {
+        if opened.iter().any(|other| other.id.first_chunk::<8>() == version.key_id.first_chunk::<8>()) {
             return Err(wrong("two of its versions have one key id"));
         }
         let key = match &version.sealed {
             None => None,
             Some(sealed) => {
-                let key = open_sealed(
-                    sealing.bytes(),
-                    sealed,
-                    &sealed_aad(&document.name, version),
-                    slab,
-                )
-                .map_err(|()| wrong("a sealed key does not open"))??;
-                if !bool::from(
-                    derive::key_id(key.bytes(), version.alg.byte()).ct_eq(&version.key_id),
-                ) {
+                let key = open_sealed(sealing.bytes(), sealed, &sealed_aad(&document.name, version), slab)
+                    .map_err(|()| wrong("a sealed key does not open"))??;
+                if !bool::from(derive::key_id(key.bytes(), version.alg.byte()).ct_eq(&version.key_id)) {
                     return Err(wrong("a key is not the one its id names"));
                 }
                 Some(key)
             }
         };
-        opened.push(Version {
-            id: version.key_id,
-            algorithm: version.alg,
-            line: version.line,
-            key,
-        });
+        opened.push(Version { id: version.key_id, algorithm: version.alg, line: version.line, key });
     }
     Ok(opened)
 }
@@ -283,9 +212,7 @@ pub(crate) fn open_sealed(
 ) -> Result<Result<Key, Error>, ()> {
     let (nonce, text) = sealed.split_first_chunk::<24>().ok_or(())?;
     let mut fits = false;
-    let opened = Key::new(slab, |out| {
-        fits = sodium::xchacha_decrypt(key, nonce, aad, text, out)
-    });
+    let opened = Key::new(slab, |out| fits = sodium::xchacha_decrypt(key, nonce, aad, text, out));
     match (fits, opened) {
         (false, Ok(_)) => Err(()),
         (_, opened) => Ok(opened),
@@ -325,24 +252,14 @@ pub struct NewKeyset<'a> {
 ///
 /// # Errors
 /// [`Error::Random`], [`Error::Root`], [`Error::Document`] for a name that is none.
-pub fn create(
-    new: NewKeyset<'_>,
-    roots: &[Box<dyn RootKey>],
-    slab: &Arc<Slab>,
-) -> Result<Vec<u8>, Error> {
+pub fn create(new: NewKeyset<'_>, roots: &[Box<dyn RootKey>], slab: &Arc<Slab>) -> Result<Vec<u8>, Error> {
     let random = &nonce::System;
     if !is_name(new.name) {
         let why = "a keyset's name is 1 to 128 of a-z, 0-9, '.', '_', '-', and starts with a letter or digit";
-        return Err(Error::Document {
-            name: new.name.to_owned(),
-            why,
-        });
+        return Err(Error::Document { name: new.name.to_owned(), why });
     }
     let w = fresh(slab, random)?;
-    let alg = Algorithm {
-        cipher: new.cipher,
-        development: new.development,
-    };
+    let alg = Algorithm { cipher: new.cipher, development: new.development };
     let sealing = sealing_key(&w, new.name)?;
     let mut versions = Vec::new();
     for line in [Line::Field, Line::Lookup] {
@@ -352,32 +269,16 @@ pub fn create(
             alg,
             line,
             state: State::Active,
-            times: Times {
-                made: new.now,
-                ..Times::default()
-            },
+            times: Times { made: new.now, ..Times::default() },
             sealed: None,
         };
-        version.sealed = Some(
-            seal(
-                sealing.bytes(),
-                key.bytes(),
-                &sealed_aad(new.name, &version),
-                random,
-            )?
-            .to_vec(),
-        );
+        version.sealed = Some(seal(sealing.bytes(), key.bytes(), &sealed_aad(new.name, &version), random)?.to_vec());
         versions.push(version);
     }
     let mut wrapped = Vec::new();
     for (x, root) in (1_u8..).zip(roots) {
         let share = share(new.name, 1, x);
-        let entry = RootEntry {
-            id: root.id(),
-            kind: root.kind().to_owned(),
-            x,
-            wrapped: root.wrap_share(&w, &share)?,
-        };
+        let entry = RootEntry { id: root.id(), kind: root.kind().to_owned(), x, wrapped: root.wrap_share(&w, &share)? };
         wrapped.push(entry);
     }
     let document = Document {

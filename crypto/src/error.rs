@@ -109,10 +109,7 @@ impl DecryptReason {
 impl Error {
     /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::KeyUnavailable(_) | Self::Conflict(_) | Self::Random
-        )
+        matches!(self, Self::KeyUnavailable(_) | Self::Conflict(_) | Self::Random)
     }
 
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {

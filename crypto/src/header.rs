@@ -62,10 +62,7 @@ impl Algorithm {
             2 => Cipher::Aegis256,
             _ => return None,
         };
-        Some(Self {
-            cipher,
-            development: byte & DEVELOPMENT != 0,
-        })
+        Some(Self { cipher, development: byte & DEVELOPMENT != 0 })
     }
 
     /// The byte in a token's header.
@@ -135,10 +132,7 @@ impl Header {
         let algorithm = Algorithm::from_byte(alg & VERSION).ok_or(malformed)?;
         let deterministic = alg & DETERMINISTIC != 0;
         let kind = Type::from_byte(kind).ok_or(malformed)?;
-        let length = rest
-            .len()
-            .checked_sub(NONCE + algorithm.cipher.tag())
-            .ok_or(malformed)?;
+        let length = rest.len().checked_sub(NONCE + algorithm.cipher.tag()).ok_or(malformed)?;
         let fits = match kind {
             Type::Boolean => length == 1,
             Type::Null => length == 0,
@@ -149,12 +143,6 @@ impl Header {
         if !fits {
             return Err(malformed);
         }
-        Ok(Self {
-            alg,
-            algorithm,
-            deterministic,
-            kind,
-            key_id,
-        })
+        Ok(Self { alg, algorithm, deterministic, kind, key_id })
     }
 }

@@ -23,25 +23,14 @@ pub struct Normalisers {
 
 impl Normalisers {
     fn names(self) -> String {
-        let named = [
-            (self.trim, "trim"),
-            (self.lower, "lower"),
-            (self.digits, "digits"),
-        ];
-        let chosen: Vec<&str> = named
-            .into_iter()
-            .filter_map(|(on, name)| on.then_some(name))
-            .collect();
+        let named = [(self.trim, "trim"), (self.lower, "lower"), (self.digits, "digits")];
+        let chosen: Vec<&str> = named.into_iter().filter_map(|(on, name)| on.then_some(name)).collect();
         chosen.join(",")
     }
 
     fn apply(self, text: &str) -> String {
         let space = |c| matches!(c, '\t' | '\n' | '\r' | ' ');
-        let text = if self.trim {
-            text.trim_matches(space)
-        } else {
-            text
-        };
+        let text = if self.trim { text.trim_matches(space) } else { text };
         let mut text = text.to_owned();
         if self.lower {
             text.make_ascii_lowercase();
@@ -70,30 +59,11 @@ pub fn index(
         return Err(Error::Value("an index has 16 to 256 bits, in whole bytes"));
     }
     let keyset = handle.keyset()?;
-    let version = keyset
-        .active(Line::Lookup)
-        .ok_or_else(|| handle.unavailable())?;
-    let context = spec
-        .contexts
-        .first()
-        .map(String::as_bytes)
-        .unwrap_or_default();
-    let key = keyset.subkey(
-        version,
-        Purpose::Index,
-        tenant.unwrap_or_default().as_bytes(),
-        context,
-    )?;
+    let version = keyset.active(Line::Lookup).ok_or_else(|| handle.unavailable())?;
+    let context = spec.contexts.first().map(String::as_bytes).unwrap_or_default();
+    let key = keyset.subkey(version, Purpose::Index, tenant.unwrap_or_default().as_bytes(), context)?;
     let names = normalisers.names();
     let mut hash = [0; KEY];
-    blake2b(
-        key.bytes(),
-        &[
-            &length(names.as_bytes()),
-            names.as_bytes(),
-            normalisers.apply(text).as_bytes(),
-        ],
-        &mut hash,
-    );
+    blake2b(key.bytes(), &[&length(names.as_bytes()), names.as_bytes(), normalisers.apply(text).as_bytes()], &mut hash);
     Ok(URL_SAFE_NO_PAD.encode(hash.get(..bits / 8).unwrap_or_default()))
 }

@@ -81,11 +81,7 @@ impl Reader<'_> {
     }
 
     fn space(&mut self) {
-        let count = self
-            .rest
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
-            .count();
+        let count = self.rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).count();
         self.skip(count);
     }
 
@@ -136,11 +132,7 @@ impl Reader<'_> {
     }
 
     fn digits(&mut self) -> usize {
-        let count = self
-            .rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let count = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.skip(count);
         count
     }

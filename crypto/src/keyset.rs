@@ -57,10 +57,7 @@ impl Keyset {
 
     /// The one version of that id.
     pub(crate) fn version(&self, id: [u8; 8]) -> Result<&Version, DecryptReason> {
-        self.versions
-            .iter()
-            .find(|version| version.id.starts_with(&id))
-            .ok_or(DecryptReason::UnknownKey)
+        self.versions.iter().find(|version| version.id.starts_with(&id)).ok_or(DecryptReason::UnknownKey)
     }
 
     /// A subkey, from the bounded cache or derived.
@@ -76,12 +73,7 @@ impl Keyset {
         name.push(purpose as u8);
         derive::push_lp(&mut name, tenant);
         name.extend_from_slice(context);
-        let held = self
-            .subkeys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&name)
-            .cloned();
+        let held = self.subkeys.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
         if let Some(held) = held {
             return Ok(held);
         }
@@ -120,10 +112,7 @@ impl KeysetHandle {
     /// A handle that gives nothing yet.
     pub fn new(name: &str) -> Self {
         let state = State::Unavailable("not loaded");
-        Self {
-            name: name.into(),
-            state: Arc::new(ArcSwap::from_pointee(state)),
-        }
+        Self { name: name.into(), state: Arc::new(ArcSwap::from_pointee(state)) }
     }
 
     /// A handle to an opened keyset.

@@ -98,14 +98,7 @@ impl Message {
         out: &mut Vec<u8>,
     ) -> Result<Opened, Error> {
         self.refresh()?;
-        open::open(
-            self,
-            spec,
-            text,
-            Bound::default(),
-            out,
-            open::Form::Text { header },
-        )
+        open::open(self, spec, text, Bound::default(), out, open::Form::Text { header })
     }
 
     /// Whether keys are held now, without touching any.
@@ -126,11 +119,7 @@ impl Message {
         let State::Held(now) = &**state else {
             return Err(self.handle.unavailable());
         };
-        if !self
-            .keyset
-            .as_ref()
-            .is_some_and(|held| Arc::ptr_eq(held, now))
-        {
+        if !self.keyset.as_ref().is_some_and(|held| Arc::ptr_eq(held, now)) {
             self.keyset = Some(Arc::clone(now));
             self.seal.clear();
             self.open.clear();
@@ -165,10 +154,7 @@ impl Message {
 /// What was opened.
 impl Opened {
     fn of(kind: Type, context: usize) -> Self {
-        Self {
-            kind,
-            renamed: context > 0,
-        }
+        Self { kind, renamed: context > 0 }
     }
 }
 

@@ -62,12 +62,7 @@ impl Sequence {
         ];
         blake2b(&fresh, &parts, &mut seed);
         fresh.zeroize();
-        Ok(Self {
-            seed,
-            stream: [0; BATCH * NONCE],
-            served: 0,
-            pid,
-        })
+        Ok(Self { seed, stream: [0; BATCH * NONCE], served: 0, pid })
     }
 
     /// The next subkey's 24 bytes: 16 of prefix and the counter's start. None in a child after fork(2), which holds its

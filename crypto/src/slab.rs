@@ -2,10 +2,7 @@
 //!
 //! libsodium's own allocator ignores an mlock that fails and spends four pages a key; 48 KiB here hold 1,536 keys and fit
 //! the 64 KiB that an unprivileged process may usually lock.
-#![expect(
-    unsafe_code,
-    reason = "mmap, mlock and the slots inside; each use states why it is sound"
-)]
+#![expect(unsafe_code, reason = "mmap, mlock and the slots inside; each use states why it is sound")]
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,12 +39,7 @@ impl Slab {
         let bytes = bytes.max(KEY).next_multiple_of(4096);
         // SAFETY: a fresh private mapping, no address asked for.
         let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
+            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
         }
         .map_err(|error| Error::Io("cannot map memory for keys", error.into()))?;
         // SAFETY: exactly the mapping made above.
@@ -56,11 +48,7 @@ impl Slab {
         let hidden = unsafe { madvise(base, bytes, Advice::LinuxDontDump) };
         let base = NonNull::new(base.cast()).ok_or(Error::Memlock { bytes })?;
         let slots = u32::try_from(bytes / KEY).unwrap_or(u32::MAX);
-        let slab = Self {
-            base,
-            bytes,
-            free: Mutex::new((0..slots).rev().collect()),
-        };
+        let slab = Self { base, bytes, free: Mutex::new((0..slots).rev().collect()) };
         if (locked.is_err() || hidden.is_err()) && !unlocked_is_fine {
             return Err(Error::Memlock { bytes });
         }
@@ -92,12 +80,7 @@ impl Key {
     /// # Errors
     /// [`Error::SlabFull`]; a larger slab is a setting.
     pub(crate) fn new(slab: &Arc<Slab>, fill: impl FnOnce(&mut [u8; KEY])) -> Result<Self, Error> {
-        let index = slab
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .ok_or(Error::SlabFull)?;
+        let index = slab.free.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or(Error::SlabFull)?;
         let slab = Arc::clone(slab);
         let mut place = slab.slot(index);
         // SAFETY: the slot was free, so no reference to it exists until this handle gives one.
@@ -122,11 +105,7 @@ impl Drop for Key {
         let mut place = self.slab.slot(self.index);
         // SAFETY: this handle owns the slot, and no reference outlives it.
         unsafe { place.as_mut() }.zeroize();
-        self.slab
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self.index);
+        self.slab.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
     }
 }
 
@@ -137,9 +116,7 @@ mod tests {
     #[test]
     fn slots_are_wiped_and_used_again() {
         let slab = Slab::new(4096, true).unwrap();
-        let keys: Vec<_> = (0..128)
-            .map(|n| Key::new(&slab, |key| key.fill(n)).unwrap())
-            .collect();
+        let keys: Vec<_> = (0..128).map(|n| Key::new(&slab, |key| key.fill(n)).unwrap()).collect();
         assert!(keys.iter().zip(0..).all(|(key, n)| key.bytes() == &[n; 32]));
         assert!(matches!(Key::new(&slab, |_| {}), Err(Error::SlabFull)));
         let index = keys[7].index;

@@ -1,10 +1,7 @@
 //! libsodium's C calls whose safe wrappers allocate, copy keys or hide errors; one safe function a call.
 //!
 //! Why not sodiumoxide: it is deprecated (RUSTSEC-2021-0137), stuck on libsodium 1.0.18, and has no AEGIS.
-#![expect(
-    unsafe_code,
-    reason = "the C boundary; each call states why it is sound"
-)]
+#![expect(unsafe_code, reason = "the C boundary; each call states why it is sound")]
 
 use std::ptr;
 use std::sync::Once;
@@ -32,9 +29,7 @@ fn init() {
 pub(crate) fn hchacha20(key: &[u8; KEY], input: &[u8; 16], out: &mut [u8; KEY]) {
     init();
     // SAFETY: lengths are `crypto_core_hchacha20`'s, fixed by the types; a null constant is the default one.
-    unsafe {
-        ffi::crypto_core_hchacha20(out.as_mut_ptr(), input.as_ptr(), key.as_ptr(), ptr::null())
-    };
+    unsafe { ffi::crypto_core_hchacha20(out.as_mut_ptr(), input.as_ptr(), key.as_ptr(), ptr::null()) };
 }
 
 /// AEGIS-256 in place; the tag apart.
@@ -109,12 +104,7 @@ pub(crate) fn blake2b(key: &[u8; KEY], parts: &[&[u8]], out: &mut [u8; KEY]) {
 }
 
 /// libsodium's own XChaCha20-Poly1305, not in place: for sealing keys, and the function that the fast path is held against.
-pub(crate) fn xchacha_encrypt(
-    key: &[u8; KEY],
-    nonce: &[u8; 24],
-    aad: &[u8],
-    message: &[u8],
-) -> Vec<u8> {
+pub(crate) fn xchacha_encrypt(key: &[u8; KEY], nonce: &[u8; 24], aad: &[u8], message: &[u8]) -> Vec<u8> {
     init();
     let mut out = vec![0; message.len() + 16];
     // SAFETY: `out` has message + tag bytes; nonce and key have their fixed lengths.
@@ -136,13 +126,7 @@ pub(crate) fn xchacha_encrypt(
 
 /// The reverse; `out` has `sealed.len() - 16` bytes. False, and `out` without meaning, when it does not open.
 #[must_use]
-pub(crate) fn xchacha_decrypt(
-    key: &[u8; KEY],
-    nonce: &[u8; 24],
-    aad: &[u8],
-    sealed: &[u8],
-    out: &mut [u8],
-) -> bool {
+pub(crate) fn xchacha_decrypt(key: &[u8; KEY], nonce: &[u8; 24], aad: &[u8], sealed: &[u8], out: &mut [u8]) -> bool {
     init();
     if sealed.len() != out.len() + 16 {
         return false;

@@ -22,11 +22,7 @@ impl FieldSpec {
     /// which no configuration can ask for.
     pub fn new(contexts: Vec<String>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let contexts = if contexts.is_empty() {
-            vec![String::new()]
-        } else {
-            contexts
-        };
+        let contexts = if contexts.is_empty() { vec![String::new()] } else { contexts };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             contexts,

@@ -14,10 +14,7 @@ pub(crate) enum Bad {
 /// Appends what the characters between the quotes mean. `body` must be UTF-8.
 pub(crate) fn unescape(body: &[u8], out: &mut Vec<u8>) -> Result<(), Bad> {
     let mut rest = body;
-    while let Some(at) = rest
-        .iter()
-        .position(|byte| *byte == b'\\' || *byte < 0x20 || *byte == b'"')
-    {
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\' || *byte < 0x20 || *byte == b'"') {
         let (plain, tail) = rest.split_at(at);
         out.extend_from_slice(plain);
         let [b'\\', kind, after @ ..] = tail else {
@@ -76,10 +73,7 @@ fn hex4(bytes: &[u8]) -> Result<(u32, &[u8]), Bad> {
 /// Appends the canonical spelling, without quotes.
 pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
-    while let Some(at) = rest
-        .iter()
-        .position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))
-    {
+    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
         let (plain, tail) = rest.split_at(at);
         out.extend_from_slice(plain);
         let Some((&byte, after)) = tail.split_first() else {
@@ -94,17 +88,8 @@ pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
             b'\r' => b'r',
             b'\t' => b't',
             _ => {
-                let digit = |nibble: u8| {
-                    char::from_digit(u32::from(nibble), 16).map_or(b'0', |digit| digit as u8)
-                };
-                out.extend_from_slice(&[
-                    b'\\',
-                    b'u',
-                    b'0',
-                    b'0',
-                    digit(byte >> 4),
-                    digit(byte & 15),
-                ]);
+                let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).map_or(b'0', |digit| digit as u8);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
                 continue;
             }
         };
@@ -132,10 +117,7 @@ mod tests {
 
     #[test]
     fn escapes_mean_what_rfc_8259_says() {
-        assert_eq!(
-            decoded(r#"a\"\\\/\b\f\n\r\t\u0041\ud83d\ude00"#).unwrap(),
-            "a\"\\/\u{8}\u{c}\n\r\tA😀"
-        );
+        assert_eq!(decoded(r#"a\"\\\/\b\f\n\r\t\u0041\ud83d\ude00"#).unwrap(), "a\"\\/\u{8}\u{c}\n\r\tA😀");
         for body in [r"\ud800", r"\udc00", r"\ud800\u0041", r"\ud800x"] {
             assert_eq!(decoded(body), Err(Bad::LoneSurrogate), "{body}");
         }

@@ -9,10 +9,7 @@ use oilskin_crypto::{Cipher, Error, FileRoot, FileStore, KeyStore, RootKey, Slab
 const VECTORS: &str = include_str!("vectors/tokens.json");
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 struct Vector {
@@ -26,14 +23,7 @@ struct Vector {
 fn write_secret(path: &Path, bytes: &[u8]) {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .unwrap()
-        .write_all(bytes)
-        .unwrap();
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap().write_all(bytes).unwrap();
 }
 
 fn vector() -> Vector {
@@ -54,8 +44,7 @@ fn vector() -> Vector {
 
 impl Vector {
     fn open(&self, document: &str, policy: Policy) -> Result<u64, Error> {
-        document::open(document.as_bytes(), "pii", &self.roots, &self.slab, policy)
-            .map(|keyset| keyset.epoch())
+        document::open(document.as_bytes(), "pii", &self.roots, &self.slab, policy).map(|keyset| keyset.epoch())
     }
 
     fn refused(&self, document: &str, policy: Policy) -> String {
@@ -66,10 +55,7 @@ impl Vector {
 #[test]
 fn the_document_of_the_vectors_opens() {
     let vector = vector();
-    let signed = Policy {
-        signer: Some(vector.signer),
-        ..Policy::default()
-    };
+    let signed = Policy { signer: Some(vector.signer), ..Policy::default() };
     assert_eq!(vector.open(&vector.document, signed).unwrap(), 1);
     assert_eq!(vector.open(&vector.document, Policy::default()).unwrap(), 1);
 }
@@ -77,40 +63,18 @@ fn the_document_of_the_vectors_opens() {
 #[test]
 fn an_altered_document_is_refused() {
     let vector = vector();
-    let signed = Policy {
-        signer: Some(vector.signer),
-        ..Policy::default()
-    };
+    let signed = Policy { signer: Some(vector.signer), ..Policy::default() };
     let text = &vector.document;
     let (json, rest) = text.split_once('\n').unwrap();
     let (mac, _) = rest.split_once('\n').unwrap();
     let altered = text.replace("\"epoch\":1", "\"epoch\":2");
     assert!(vector.refused(&altered, signed).contains("signature"));
     assert!(vector.refused(&altered, Policy::default()).contains("MAC"));
-    assert!(
-        vector
-            .refused(&format!("{json}\n{mac}\n"), signed)
-            .contains("not signed")
-    );
-    assert!(
-        vector
-            .refused(&text[..text.len() - 1], signed)
-            .contains("cut short")
-    );
-    assert!(
-        vector
-            .refused(&format!("{json}\n"), Policy::default())
-            .contains("no MAC")
-    );
-    assert!(
-        vector
-            .refused(&format!("{text}AAAA\n"), Policy::default())
-            .contains("three lines")
-    );
-    let min = Policy {
-        min_epoch: 2,
-        ..Policy::default()
-    };
+    assert!(vector.refused(&format!("{json}\n{mac}\n"), signed).contains("not signed"));
+    assert!(vector.refused(&text[..text.len() - 1], signed).contains("cut short"));
+    assert!(vector.refused(&format!("{json}\n"), Policy::default()).contains("no MAC"));
+    assert!(vector.refused(&format!("{text}AAAA\n"), Policy::default()).contains("three lines"));
+    let min = Policy { min_epoch: 2, ..Policy::default() };
     assert!(vector.refused(text, min).contains("MIN_EPOCH"));
     for (from, to) in [
         ("\"v\":1,", "\"v\":1,\"v\":1,"),
@@ -125,12 +89,7 @@ fn an_altered_document_is_refused() {
         ("\"alg\":1", "\"alg\":3"),
     ] {
         assert!(text.contains(from));
-        assert!(
-            vector
-                .open(&text.replacen(from, to, 1), Policy::default())
-                .is_err(),
-            "{to}"
-        );
+        assert!(vector.open(&text.replacen(from, to, 1), Policy::default()).is_err(), "{to}");
     }
 }
 
@@ -140,30 +99,12 @@ fn a_document_under_another_root_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let other = FileRoot::create(&folder.path().join("other.key"), &vector.slab).unwrap();
     let roots: Vec<Box<dyn RootKey>> = vec![Box::new(other)];
-    let opened = document::open(
-        vector.document.as_bytes(),
-        "pii",
-        &roots,
-        &vector.slab,
-        Policy::default(),
-    );
-    assert!(
-        opened
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("none of the configured root keys")
-    );
+    let opened = document::open(vector.document.as_bytes(), "pii", &roots, &vector.slab, Policy::default());
+    assert!(opened.err().unwrap().to_string().contains("none of the configured root keys"));
 }
 
 fn new(development: bool) -> NewKeyset<'static> {
-    NewKeyset {
-        name: "default",
-        cipher: Cipher::Aegis256,
-        development,
-        refresh: 60,
-        now: 1_700_000_000,
-    }
+    NewKeyset { name: "default", cipher: Cipher::Aegis256, development, refresh: 60, now: 1_700_000_000 }
 }
 
 #[test]
@@ -172,38 +113,20 @@ fn what_is_made_opens_and_a_copy_under_another_name_does_not() {
     let slab = Slab::new(1 << 16, true).unwrap();
     let path = folder.path().join("deep/root.key");
     FileRoot::create(&path, &slab).unwrap();
-    assert!(
-        FileRoot::create(&path, &slab).is_err(),
-        "a root key is never overwritten"
-    );
-    assert_eq!(
-        std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
-        1,
-        "no partial file is left"
-    );
+    assert!(FileRoot::create(&path, &slab).is_err(), "a root key is never overwritten");
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file is left");
     let roots: Vec<Box<dyn RootKey>> = vec![Box::new(FileRoot::read(&path, &slab).unwrap())];
     let store = FileStore::new(&folder.path().join("keys"));
     let made = document::create(new(false), &roots, &slab).unwrap();
     store.write("default", None, &made).unwrap();
     let read = store.read("default").unwrap();
     assert!(document::open(&read.bytes, "default", &roots, &slab, Policy::default()).is_ok());
-    let renamed = String::from_utf8(made)
-        .unwrap()
-        .replace("\"name\":\"default\"", "\"name\":\"pii\"");
+    let renamed = String::from_utf8(made).unwrap().replace("\"name\":\"default\"", "\"name\":\"pii\"");
     assert!(document::open(renamed.as_bytes(), "pii", &roots, &slab, Policy::default()).is_err());
     let development = document::create(new(true), &roots, &slab).unwrap();
     let refused = document::open(&development, "default", &roots, &slab, Policy::default());
-    assert!(
-        refused
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("development keys")
-    );
-    let policy = Policy {
-        development: true,
-        ..Policy::default()
-    };
+    assert!(refused.err().unwrap().to_string().contains("development keys"));
+    let policy = Policy { development: true, ..Policy::default() };
     assert!(document::open(&development, "default", &roots, &slab, policy).is_ok());
 }
 
@@ -213,29 +136,11 @@ fn a_root_file_that_others_read_or_of_another_length_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let slab = Slab::new(4096, true).unwrap();
     let path = folder.path().join("root.key");
-    assert!(
-        FileRoot::read(&path, &slab)
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("keys init")
-    );
+    assert!(FileRoot::read(&path, &slab).err().unwrap().to_string().contains("keys init"));
     write_secret(&path, &[1; 31]);
-    assert!(
-        FileRoot::read(&path, &slab)
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("31 bytes")
-    );
+    assert!(FileRoot::read(&path, &slab).err().unwrap().to_string().contains("31 bytes"));
     std::fs::write(&path, [1; 32]).unwrap();
     assert!(FileRoot::read(&path, &slab).is_ok());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(
-        FileRoot::read(&path, &slab)
-            .err()
-            .unwrap()
-            .to_string()
-            .contains("chmod 600")
-    );
+    assert!(FileRoot::read(&path, &slab).err().unwrap().to_string().contains("chmod 600"));
 }

@@ -1,1 +1,30 @@
 //! Oilskin, a sidecar proxy that encrypts chosen fields of an app's HTTP traffic.
+
+mod body;
+mod dial;
+mod engine;
+mod error;
+mod exchange;
+pub mod fields;
+mod forward;
+mod gate;
+mod graphql;
+mod handler;
+mod headers;
+mod keys;
+mod limits;
+mod listen;
+mod media;
+mod names;
+mod outcome;
+mod pool;
+mod query;
+mod rewrite;
+mod route;
+mod rules;
+mod serve;
+mod snapshot;
+mod stream;
+mod telemetry;
+mod tls;
+mod worker;

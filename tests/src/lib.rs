@@ -1,1 +1,15 @@
-//! Oilskin's tests.
+//! What Oilskin's tests stand on: the app run in process, an upstream that shows its raw bytes, and a client that sends
+//! exactly what it is given. Blocking sockets and threads only, so that nothing of what is tested is used to test it.
+
+pub mod client;
+pub mod config;
+pub mod keys;
+pub mod message;
+pub mod proxy;
+pub mod tools;
+pub mod upstream;
+
+pub use client::Client;
+pub use message::Message;
+pub use proxy::Proxy;
+pub use upstream::Upstream;

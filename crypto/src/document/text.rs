@@ -138,12 +138,8 @@ struct RawVersion {
 impl Document {
     /// Reads line 1 and checks everything that needs no key.
     pub(super) fn parse(json: &str, name: &str) -> Result<Self, Error> {
-        let wrong = |why| Error::Document {
-            name: name.to_owned(),
-            why,
-        };
-        let raw: Raw =
-            serde_json::from_str(json).map_err(|_| wrong("line 1 is not a keyset document"))?;
+        let wrong = |why| Error::Document { name: name.to_owned(), why };
+        let raw: Raw = serde_json::from_str(json).map_err(|_| wrong("line 1 is not a keyset document"))?;
         if raw.v != 1 {
             return Err(wrong("its format is newer than this version reads"));
         }
@@ -152,27 +148,14 @@ impl Document {
         }
         let times = raw.versions.iter().flat_map(|version| {
             let times = version.times;
-            [
-                Some(times.made),
-                times.active,
-                times.retired,
-                times.destroyed,
-            ]
+            [Some(times.made), times.active, times.retired, times.destroyed]
         });
         let mut integers = [raw.epoch, raw.refresh].into_iter().chain(times.flatten());
         if integers.any(|integer| integer > MAX_INTEGER) {
             return Err(wrong("a number is out of range"));
         }
-        let roots = raw
-            .roots
-            .into_iter()
-            .map(RawRoot::read)
-            .collect::<Option<Vec<_>>>();
-        let versions = raw
-            .versions
-            .into_iter()
-            .map(RawVersion::read)
-            .collect::<Option<Vec<_>>>();
+        let roots = raw.roots.into_iter().map(RawRoot::read).collect::<Option<Vec<_>>>();
+        let versions = raw.versions.into_iter().map(RawVersion::read).collect::<Option<Vec<_>>>();
         let document = Self {
             name: raw.name,
             epoch: raw.epoch,
@@ -189,37 +172,18 @@ impl Document {
         if self.k == 0 || usize::from(self.k) > self.roots.len() {
             return Err("it asks for more roots than it names");
         }
-        let distinct =
-            |at: usize, x: u8| x != 0 && self.roots.iter().skip(at + 1).all(|other| other.x != x);
-        if !self
-            .roots
-            .iter()
-            .enumerate()
-            .all(|(at, root)| distinct(at, root.x))
-        {
+        let distinct = |at: usize, x: u8| x != 0 && self.roots.iter().skip(at + 1).all(|other| other.x != x);
+        if !self.roots.iter().enumerate().all(|(at, root)| distinct(at, root.x)) {
             return Err("its shares' numbers are not distinct");
         }
-        let active = |line| {
-            self.versions
-                .iter()
-                .filter(|v| v.line == line && v.state == State::Active)
-                .count()
-        };
+        let active = |line| self.versions.iter().filter(|v| v.line == line && v.state == State::Active).count();
         if active(Line::Field) > 1 || active(Line::Lookup) > 1 {
             return Err("two versions of one line are active");
         }
-        if self
-            .versions
-            .iter()
-            .any(|version| version.alg.development != self.development)
-        {
+        if self.versions.iter().any(|version| version.alg.development != self.development) {
             return Err("development and production keys are mixed");
         }
-        if self
-            .versions
-            .iter()
-            .any(|version| version.sealed.is_none() != (version.state == State::Destroyed))
-        {
+        if self.versions.iter().any(|version| version.sealed.is_none() != (version.state == State::Destroyed)) {
             return Err("a version's state and its sealed key do not fit");
         }
         Ok(())
@@ -237,8 +201,7 @@ impl Document {
             roots: self.roots.iter().map(RawRoot::write).collect(),
             versions: self.versions.iter().map(RawVersion::write).collect(),
         };
-        serde_json::to_string(&raw)
-            .map_err(|error| Error::Io("cannot write a document", error.into()))
+        serde_json::to_string(&raw).map_err(|error| Error::Io("cannot write a document", error.into()))
     }
 }
 
@@ -246,12 +209,7 @@ impl RawRoot {
     fn read(self) -> Option<RootEntry> {
         let id = URL_SAFE_NO_PAD.decode(self.id).ok()?;
         let wrapped = URL_SAFE_NO_PAD.decode(self.wrapped).ok()?;
-        Some(RootEntry {
-            id,
-            kind: self.kind,
-            x: self.x,
-            wrapped,
-        })
+        Some(RootEntry { id, kind: self.kind, x: self.x, wrapped })
     }
 
     fn write(entry: &RootEntry) -> Self {
@@ -267,25 +225,14 @@ impl RawRoot {
 impl RawVersion {
     fn read(self) -> Option<VersionEntry> {
         let key_id = URL_SAFE_NO_PAD.decode(self.key_id).ok()?.try_into().ok()?;
-        let sealed = self.sealed.map(|sealed| {
-            URL_SAFE_NO_PAD
-                .decode(sealed)
-                .ok()
-                .filter(|sealed| sealed.len() == SEALED)
-        });
+        let sealed =
+            self.sealed.map(|sealed| URL_SAFE_NO_PAD.decode(sealed).ok().filter(|sealed| sealed.len() == SEALED));
         let sealed = match sealed {
             None => None,
             Some(sealed) => Some(sealed?),
         };
         let alg = Algorithm::from_byte(self.alg)?;
-        Some(VersionEntry {
-            key_id,
-            alg,
-            line: self.line,
-            state: self.state,
-            times: self.times,
-            sealed,
-        })
+        Some(VersionEntry { key_id, alg, line: self.line, state: self.state, times: self.times, sealed })
     }
 
     fn write(entry: &VersionEntry) -> Self {
@@ -295,10 +242,7 @@ impl RawVersion {
             line: entry.line,
             state: entry.state,
             times: entry.times,
-            sealed: entry
-                .sealed
-                .as_ref()
-                .map(|sealed| URL_SAFE_NO_PAD.encode(sealed)),
+            sealed: entry.sealed.as_ref().map(|sealed| URL_SAFE_NO_PAD.encode(sealed)),
         }
     }
 }

@@ -33,12 +33,8 @@ pub(super) enum Form {
 /// Whether a decoded string is to be read as a token: `[ \t\r\n]*oil[0-9]+\.` in any case. Such a string is a token or an
 /// error, never a plaintext; a valid token starts exactly with `oil1.`.
 pub fn looks_like_token(text: &[u8]) -> bool {
-    let start = text
-        .iter()
-        .position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
-    let text = start
-        .and_then(|start| text.get(start..))
-        .unwrap_or_default();
+    let start = text.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+    let text = start.and_then(|start| text.get(start..)).unwrap_or_default();
     let Some((name, rest)) = text.split_first_chunk::<3>() else {
         return false;
     };
@@ -65,19 +61,12 @@ pub(super) fn open(
     };
     decode(text, &mut message.work)?;
     let header = Header::read(&message.work)?;
-    let keyset = message
-        .keyset
-        .clone()
-        .ok_or_else(|| message.handle.unavailable())?;
+    let keyset = message.keyset.clone().ok_or_else(|| message.handle.unavailable())?;
     admit(&header, spec, &keyset)?;
     let (context, length) = unlock(message, spec, &header, &keyset, bound)?;
-    let plain = message
-        .work
-        .get(HEADER + NONCE..HEADER + NONCE + length)
-        .unwrap_or_default();
+    let plain = message.work.get(HEADER + NONCE..HEADER + NONCE + length).unwrap_or_default();
     let start = out.len();
-    let kind =
-        emit(header.kind, plain, spec.depth, form, out).inspect_err(|_| out.truncate(start))?;
+    let kind = emit(header.kind, plain, spec.depth, form, out).inspect_err(|_| out.truncate(start))?;
     Ok(Opened::of(kind, context))
 }
 
@@ -85,9 +74,7 @@ pub(super) fn open(
 fn decode(text: &[u8], work: &mut Vec<u8>) -> Result<(), Error> {
     work.clear();
     work.resize(text.len() / 4 * 3 + 3, 0);
-    let length = URL_SAFE_NO_PAD
-        .decode_slice(text, work)
-        .map_err(|_| Refused::Malformed)?;
+    let length = URL_SAFE_NO_PAD.decode_slice(text, work).map_err(|_| Refused::Malformed)?;
     work.truncate(length);
     Ok(())
 }
@@ -122,11 +109,7 @@ fn unlock(
     bound: Bound<'_>,
 ) -> Result<(usize, usize), Error> {
     let version = keyset.version(header.key_id)?;
-    let bound = if header.deterministic {
-        Bound::default()
-    } else {
-        bound
-    };
+    let bound = if header.deterministic { Bound::default() } else { bound };
     // Opening in place destroys the ciphertext, so a further context needs a copy.
     let spare = (spec.contexts.len() > 1).then(|| message.work.clone());
     for (context, name) in spec.contexts.iter().enumerate() {
@@ -143,13 +126,7 @@ fn unlock(
             Some(at) => at,
             None => {
                 let named = (spec.id, context, name.as_bytes());
-                let place = OpenPlace::new(
-                    keyset,
-                    version,
-                    header.deterministic,
-                    message.tenant(),
-                    named,
-                )?;
+                let place = OpenPlace::new(keyset, version, header.deterministic, message.tenant(), named)?;
                 message.open.push(place);
                 message.open.len() - 1
             }
@@ -164,25 +141,11 @@ fn unlock(
     Err(Refused::Tag.into())
 }
 
-fn attempt(
-    place: &mut OpenPlace,
-    header: &Header,
-    bound: Bound<'_>,
-    work: &mut [u8],
-) -> Result<usize, Error> {
-    let (_, rest) = work
-        .split_at_mut_checked(HEADER)
-        .ok_or(Refused::Malformed)?;
-    let (nonce, rest) = rest
-        .split_first_chunk_mut::<NONCE>()
-        .ok_or(Refused::Malformed)?;
-    let length = rest
-        .len()
-        .checked_sub(header.algorithm.cipher.tag())
-        .ok_or(Refused::Malformed)?;
-    let (text, tag) = rest
-        .split_at_mut_checked(length)
-        .ok_or(Refused::Malformed)?;
+fn attempt(place: &mut OpenPlace, header: &Header, bound: Bound<'_>, work: &mut [u8]) -> Result<usize, Error> {
+    let (_, rest) = work.split_at_mut_checked(HEADER).ok_or(Refused::Malformed)?;
+    let (nonce, rest) = rest.split_first_chunk_mut::<NONCE>().ok_or(Refused::Malformed)?;
+    let length = rest.len().checked_sub(header.algorithm.cipher.tag()).ok_or(Refused::Malformed)?;
+    let (text, tag) = rest.split_at_mut_checked(length).ok_or(Refused::Malformed)?;
     let kind = header.kind as u8;
     match header.algorithm.cipher {
         Cipher::XChaCha20Poly1305 => {
@@ -206,13 +169,7 @@ fn attempt(
 }
 
 /// What was opened is data from outside: it must fit its type before a byte of it is used.
-fn emit(
-    kind: Type,
-    plain: &[u8],
-    depth: usize,
-    form: Form,
-    out: &mut Vec<u8>,
-) -> Result<Type, Error> {
+fn emit(kind: Type, plain: &[u8], depth: usize, form: Form, out: &mut Vec<u8>) -> Result<Type, Error> {
     let (kind, plain) = match kind {
         Type::Opaque => unpad(plain)?,
         kind => (kind, plain),
@@ -226,10 +183,7 @@ fn emit(
 
 /// Strips zeros and one 0x80; the first byte is the type, 1 to 7.
 fn unpad(plain: &[u8]) -> Result<(Type, &[u8]), Error> {
-    let end = plain
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .ok_or(Refused::Content)?;
+    let end = plain.iter().rposition(|byte| *byte != 0).ok_or(Refused::Content)?;
     let (inside, mark) = plain.split_at(end);
     match (mark.first(), inside.split_first()) {
         (Some(0x80), Some((&kind, value))) => match Type::from_byte(kind) {

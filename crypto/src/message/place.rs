@@ -40,8 +40,7 @@ impl Aad {
         if let Some(byte) = self.bytes.get_mut(AAD_TYPE) {
             *byte = kind;
         }
-        self.bytes
-            .push(u8::try_from(bound.0.len()).unwrap_or(u8::MAX));
+        self.bytes.push(u8::try_from(bound.0.len()).unwrap_or(u8::MAX));
         for (name, value) in bound.0 {
             push_lp(&mut self.bytes, name);
             push_lp(&mut self.bytes, value);
@@ -62,16 +61,9 @@ pub(super) struct SealPlace {
 /// The keys a field is written with.
 pub(super) enum SealKeys {
     /// A prefix of this message and its counter; `derived` is HChaCha20 of both for XChaCha20.
-    Counted {
-        subkey: Arc<Key>,
-        derived: Option<Key>,
-        nonce: [u8; NONCE],
-    },
+    Counted { subkey: Arc<Key>, derived: Option<Key>, nonce: [u8; NONCE] },
     /// Fresh or synthetic nonces. `synthetic` is subkey 3 where the mode is deterministic.
-    Single {
-        subkey: Arc<Key>,
-        synthetic: Option<Arc<Key>>,
-    },
+    Single { subkey: Arc<Key>, synthetic: Option<Arc<Key>> },
 }
 
 impl SealKeys {
@@ -104,23 +96,14 @@ impl OpenPlace {
         tenant: &[u8],
         (spec, context, name): (u64, usize, &[u8]),
     ) -> Result<Self, Error> {
-        let purpose = if deterministic {
-            Purpose::Deterministic
-        } else {
-            Purpose::Random
-        };
+        let purpose = if deterministic { Purpose::Deterministic } else { Purpose::Random };
         let subkey = keyset.subkey(version, purpose, tenant, name)?;
         let synthetic = match deterministic {
             true => Some(keyset.subkey(version, Purpose::SyntheticNonce, tenant, name)?),
             false => None,
         };
         let key_id = version.id.first_chunk().copied().unwrap_or_default();
-        let aad = Aad::new(
-            version.algorithm.header(deterministic),
-            &key_id,
-            tenant,
-            name,
-        );
+        let aad = Aad::new(version.algorithm.header(deterministic), &key_id, tenant, name);
         Ok(Self {
             spec,
             context,
@@ -137,12 +120,7 @@ impl OpenPlace {
     /// The place's authenticated data, and the key that ChaCha20-Poly1305 runs under for this prefix.
     ///
     /// Tokens of one message usually share a prefix, those of a list of records share a few.
-    pub(super) fn parts(
-        &mut self,
-        prefix: &[u8; 16],
-        kind: u8,
-        bound: Bound<'_>,
-    ) -> Result<(&[u8], &Key), Error> {
+    pub(super) fn parts(&mut self, prefix: &[u8; 16], kind: u8, bound: Bound<'_>) -> Result<(&[u8], &Key), Error> {
         let found = self.derived.iter().position(|(held, _)| held == prefix);
         let at = match found {
             Some(at) => at,

@@ -33,12 +33,7 @@ pub(super) fn seal(
     };
     message.work.clear();
     message.work.resize(BEFORE, 0);
-    let inner = plaintext(
-        value,
-        spec.deterministic,
-        &mut message.work,
-        &mut message.text,
-    )?;
+    let inner = plaintext(value, spec.deterministic, &mut message.work, &mut message.text)?;
     let kind = match spec.pad {
         None => inner,
         Some(pad) => {
@@ -55,16 +50,12 @@ pub(super) fn seal(
         return Err(Error::TooLarge);
     }
     let random = message.random;
-    write_token(place, kind, bound, &mut message.work, &|nonce| {
-        random.fill(nonce)
-    })?;
+    write_token(place, kind, bound, &mut message.work, &|nonce| random.fill(nonce))?;
     let start = out.len();
     out.extend_from_slice(PREFIX);
     out.resize(start + PREFIX.len() + encoded(length), 0);
     let text = out.get_mut(start + PREFIX.len()..).unwrap_or_default();
-    URL_SAFE_NO_PAD
-        .encode_slice(&message.work, text)
-        .map_err(|_| Error::TooLarge)?;
+    URL_SAFE_NO_PAD.encode_slice(&message.work, text).map_err(|_| Error::TooLarge)?;
     Ok(())
 }
 
@@ -81,9 +72,7 @@ fn check_bound(spec: &FieldSpec, bound: Bound<'_>) -> Result<(), Error> {
         return Err(Error::Value("deterministic mode binds nothing"));
     }
     let fits = bound.0.len() <= 255
-        && bound.0.iter().all(|(name, value)| {
-            (1..=255).contains(&name.len()) && (1..=256).contains(&value.len())
-        });
+        && bound.0.iter().all(|(name, value)| (1..=255).contains(&name.len()) && (1..=256).contains(&value.len()));
     match fits {
         true => Ok(()),
         false => Err(Error::Value("a bound value is empty or too long")),
@@ -91,12 +80,7 @@ fn check_bound(spec: &FieldSpec, bound: Bound<'_>) -> Result<(), Error> {
 }
 
 /// Appends the plaintext and says its type.
-fn plaintext(
-    value: Value<'_>,
-    canonical_only: bool,
-    out: &mut Vec<u8>,
-    text: &mut Vec<u8>,
-) -> Result<Type, Error> {
+fn plaintext(value: Value<'_>, canonical_only: bool, out: &mut Vec<u8>, text: &mut Vec<u8>) -> Result<Type, Error> {
     let (kind, bytes) = match value {
         Value::String(lexeme) => return string(lexeme, canonical_only, out, text),
         Value::Text(text) => (Type::String, text.as_bytes()),
@@ -111,12 +95,7 @@ fn plaintext(
     Ok(kind)
 }
 
-fn string(
-    lexeme: &[u8],
-    canonical_only: bool,
-    out: &mut Vec<u8>,
-    text: &mut Vec<u8>,
-) -> Result<Type, Error> {
+fn string(lexeme: &[u8], canonical_only: bool, out: &mut Vec<u8>, text: &mut Vec<u8>) -> Result<Type, Error> {
     let body = match lexeme {
         [b'"', body @ .., b'"'] => body,
         _ => return Err(Error::Value("not a JSON string")),
@@ -139,44 +118,19 @@ fn string(
 }
 
 fn prepare(message: &mut Message, spec: &FieldSpec) -> Result<usize, Error> {
-    let keyset = message
-        .keyset
-        .clone()
-        .ok_or_else(|| message.handle.unavailable())?;
-    let line = if spec.deterministic {
-        Line::Lookup
-    } else {
-        Line::Field
-    };
-    let version = keyset
-        .active(line)
-        .ok_or_else(|| message.handle.unavailable())?;
-    let context = spec
-        .contexts
-        .first()
-        .map(String::as_bytes)
-        .unwrap_or_default();
+    let keyset = message.keyset.clone().ok_or_else(|| message.handle.unavailable())?;
+    let line = if spec.deterministic { Line::Lookup } else { Line::Field };
+    let version = keyset.active(line).ok_or_else(|| message.handle.unavailable())?;
+    let context = spec.contexts.first().map(String::as_bytes).unwrap_or_default();
     let algorithm = version.algorithm;
     let key_id = version.id.first_chunk().copied().unwrap_or_default();
-    let aad = Aad::new(
-        algorithm.header(spec.deterministic),
-        &key_id,
-        message.tenant(),
-        context,
-    );
-    let subkey =
-        |keyset: &Keyset, purpose| keyset.subkey(version, purpose, message.tenant(), context);
+    let aad = Aad::new(algorithm.header(spec.deterministic), &key_id, message.tenant(), context);
+    let subkey = |keyset: &Keyset, purpose| keyset.subkey(version, purpose, message.tenant(), context);
     let keys = if spec.deterministic {
         let synthetic = Some(subkey(&keyset, Purpose::SyntheticNonce)?);
-        SealKeys::Single {
-            subkey: subkey(&keyset, Purpose::Deterministic)?,
-            synthetic,
-        }
+        SealKeys::Single { subkey: subkey(&keyset, Purpose::Deterministic)?, synthetic }
     } else if spec.unlinkable {
-        SealKeys::Single {
-            subkey: subkey(&keyset, Purpose::Random)?,
-            synthetic: None,
-        }
+        SealKeys::Single { subkey: subkey(&keyset, Purpose::Random)?, synthetic: None }
     } else {
         let subkey = subkey(&keyset, Purpose::Random)?;
         let nonce = message.start()?;
@@ -184,19 +138,9 @@ fn prepare(message: &mut Message, spec: &FieldSpec) -> Result<usize, Error> {
             (true, Some(prefix)) => Some(derived(&subkey, prefix)?),
             _ => None,
         };
-        SealKeys::Counted {
-            subkey,
-            derived,
-            nonce,
-        }
+        SealKeys::Counted { subkey, derived, nonce }
     };
-    message.seal.push(SealPlace {
-        spec: spec.id,
-        algorithm,
-        key_id,
-        aad,
-        keys,
-    });
+    message.seal.push(SealPlace { spec: spec.id, algorithm, key_id, aad, keys });
     Ok(message.seal.len() - 1)
 }
 
@@ -215,11 +159,7 @@ fn write_token(
     let aad = place.aad.with(kind as u8, bound);
     let (head, text) = work.split_at_mut_checked(BEFORE).ok_or(Error::TooLarge)?;
     let (nonce, deterministic, tag) = match &mut place.keys {
-        SealKeys::Counted {
-            subkey,
-            derived,
-            nonce,
-        } => {
+        SealKeys::Counted { subkey, derived, nonce } => {
             let used = *nonce;
             SealKeys::count(nonce);
             let tag = match derived {
@@ -228,18 +168,12 @@ fn write_token(
             };
             (used, false, tag)
         }
-        SealKeys::Single {
-            subkey,
-            synthetic: None,
-        } => {
+        SealKeys::Single { subkey, synthetic: None } => {
             let mut nonce = [0; NONCE];
             fill(&mut nonce)?;
             (nonce, false, whole(algorithm, subkey, &nonce, aad, text)?)
         }
-        SealKeys::Single {
-            subkey,
-            synthetic: Some(synthetic),
-        } => {
+        SealKeys::Single { subkey, synthetic: Some(synthetic) } => {
             let nonce = synthetic_nonce(synthetic, aad, text);
             (nonce, true, whole(algorithm, subkey, &nonce, aad, text)?)
         }
@@ -264,13 +198,7 @@ enum Tag {
     Long([u8; 32]),
 }
 
-fn whole(
-    algorithm: Algorithm,
-    subkey: &Key,
-    nonce: &[u8; NONCE],
-    aad: &[u8],
-    text: &mut [u8],
-) -> Result<Tag, Error> {
+fn whole(algorithm: Algorithm, subkey: &Key, nonce: &[u8; NONCE], aad: &[u8], text: &mut [u8]) -> Result<Tag, Error> {
     match algorithm.cipher {
         Cipher::Aegis256 => Ok(Tag::Long(seal_aegis(subkey, nonce, aad, text))),
         Cipher::XChaCha20Poly1305 => {

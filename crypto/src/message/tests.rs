@@ -16,39 +16,22 @@ use crate::{derive, sodium};
 const VECTORS: &str = include_str!("../../tests/vectors/tokens.json");
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 /// A keyset with data key 00 01 … 1f on both lines, which no production document can hold.
 fn keyset(cipher: Cipher, development: bool, first: u8) -> Keyset {
     let slab = Slab::new(1 << 16, true).unwrap();
-    let algorithm = Algorithm {
-        cipher,
-        development,
-    };
+    let algorithm = Algorithm { cipher, development };
     let version = |line, start: u8| {
-        let key = Key::new(&slab, |out| {
-            out.iter_mut().zip(start..).for_each(|(byte, n)| *byte = n)
-        })
-        .unwrap();
-        Version {
-            id: derive::key_id(key.bytes(), algorithm.byte()),
-            algorithm,
-            line,
-            key: Some(key),
-        }
+        let key = Key::new(&slab, |out| out.iter_mut().zip(start..).for_each(|(byte, n)| *byte = n)).unwrap();
+        Version { id: derive::key_id(key.bytes(), algorithm.byte()), algorithm, line, key: Some(key) }
     };
     Keyset {
         name: "pii".to_owned(),
         epoch: 1,
         development,
-        versions: vec![
-            version(Line::Field, first),
-            version(Line::Lookup, first + 100),
-        ],
+        versions: vec![version(Line::Field, first), version(Line::Lookup, first + 100)],
         active_field: Some(0),
         active_lookup: Some(1),
         slab: Arc::clone(&slab),
@@ -125,11 +108,7 @@ fn the_vectors_hold_byte_for_byte() {
         let alg = vector["alg"].as_u64().unwrap() as u8;
         let deterministic = alg & 0x10 != 0;
         let algorithm = Algorithm::from_byte(alg & 0x8F).unwrap();
-        let line = if deterministic {
-            Line::Lookup
-        } else {
-            Line::Field
-        };
+        let line = if deterministic { Line::Lookup } else { Line::Field };
         let handle = on_one_line(algorithm.cipher, algorithm.development, line);
         let mut bound: Vec<_> = vector["bind"]
             .as_object()
@@ -148,18 +127,10 @@ fn the_vectors_hold_byte_for_byte() {
         let mut message = Message::new(&handle, tenant.clone(), 0);
         message.random = &Fixed;
         let mut token = Vec::new();
-        message
-            .encrypt(&spec, value(kind, &lexeme), Bound(&bound), &mut token)
-            .unwrap();
-        assert_eq!(
-            std::str::from_utf8(&token).unwrap(),
-            vector["token"].as_str().unwrap(),
-            "{what}"
-        );
+        message.encrypt(&spec, value(kind, &lexeme), Bound(&bound), &mut token).unwrap();
+        assert_eq!(std::str::from_utf8(&token).unwrap(), vector["token"].as_str().unwrap(), "{what}");
         let mut opened = Vec::new();
-        Message::new(&handle, tenant, 0)
-            .decrypt(&spec, &token, Bound(&bound), &mut opened)
-            .unwrap();
+        Message::new(&handle, tenant, 0).decrypt(&spec, &token, Bound(&bound), &mut opened).unwrap();
         assert_eq!(opened, lexeme, "{what}");
     }
 }
@@ -167,51 +138,28 @@ fn the_vectors_hold_byte_for_byte() {
 #[test]
 fn the_key_ids_and_indexes_of_the_vectors_hold() {
     let vectors: Json = serde_json::from_str(VECTORS).unwrap();
-    let key: [u8; 32] = hex(vectors["data_key"].as_str().unwrap())
-        .try_into()
-        .unwrap();
+    let key: [u8; 32] = hex(vectors["data_key"].as_str().unwrap()).try_into().unwrap();
     for (alg, id) in vectors["key_ids"].as_object().unwrap() {
         let alg = u8::from_str_radix(alg, 16).unwrap();
-        assert_eq!(
-            derive::key_id(&key, alg).to_vec(),
-            hex(id.as_str().unwrap())
-        );
+        assert_eq!(derive::key_id(&key, alg).to_vec(), hex(id.as_str().unwrap()));
     }
     let handle = on_one_line(Cipher::XChaCha20Poly1305, false, Line::Lookup);
     for vector in vectors["index"].as_array().unwrap() {
         let digits = vector["norm"].as_str() == Some("digits");
-        let normalisers = crate::Normalisers {
-            digits,
-            ..Default::default()
-        };
+        let normalisers = crate::Normalisers { digits, ..Default::default() };
         let bits = vector["bits"].as_u64().unwrap() as usize;
-        let index = crate::index(
-            &handle,
-            &spec("ssn"),
-            None,
-            "123-45-6789",
-            bits,
-            normalisers,
-        )
-        .unwrap();
+        let index = crate::index(&handle, &spec("ssn"), None, "123-45-6789", bits, normalisers).unwrap();
         assert_eq!(index, vector["index"].as_str().unwrap());
     }
 }
 
 fn sealed(handle: &KeysetHandle, spec: &FieldSpec, value: Value<'_>, bound: Bound<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    Message::new(handle, None, 0)
-        .encrypt(spec, value, bound, &mut out)
-        .unwrap();
+    Message::new(handle, None, 0).encrypt(spec, value, bound, &mut out).unwrap();
     out
 }
 
-fn reason(
-    handle: &KeysetHandle,
-    spec: &FieldSpec,
-    token: &[u8],
-    bound: Bound<'_>,
-) -> DecryptReason {
+fn reason(handle: &KeysetHandle, spec: &FieldSpec, token: &[u8], bound: Bound<'_>) -> DecryptReason {
     let mut out = b"before".to_vec();
     match Message::new(handle, None, 0).decrypt(spec, token, bound, &mut out) {
         Err(Error::Decrypt(reason)) => {
@@ -226,32 +174,15 @@ fn reason(
 fn every_flipped_bit_every_cut_and_every_extension_is_refused() {
     for cipher in [Cipher::XChaCha20Poly1305, Cipher::Aegis256] {
         let handle = handle(cipher);
-        for spec in [
-            spec("ssn"),
-            spec("ssn").deterministic(true),
-            spec("ssn").pad(Some(16)),
-        ] {
-            let token = sealed(
-                &handle,
-                &spec,
-                Value::String(b"\"123-45-6789\""),
-                Bound::default(),
-            );
+        for spec in [spec("ssn"), spec("ssn").deterministic(true), spec("ssn").pad(Some(16))] {
+            let token = sealed(&handle, &spec, Value::String(b"\"123-45-6789\""), Bound::default());
             for at in 0..token.len() {
                 for bit in 0..8 {
                     let mut bad = token.clone();
                     bad[at] ^= 1 << bit;
                     let mut out = Vec::new();
-                    let opened = Message::new(&handle, None, 0).decrypt(
-                        &spec,
-                        &bad,
-                        Bound::default(),
-                        &mut out,
-                    );
-                    assert!(
-                        matches!(opened, Err(Error::Decrypt(_))),
-                        "byte {at} bit {bit}"
-                    );
+                    let opened = Message::new(&handle, None, 0).decrypt(&spec, &bad, Bound::default(), &mut out);
+                    assert!(matches!(opened, Err(Error::Decrypt(_))), "byte {at} bit {bit}");
                 }
                 reason(&handle, &spec, &token[..at], Bound::default());
             }
@@ -271,45 +202,17 @@ fn a_token_of_another_context_tenant_record_keyset_or_mode_is_refused() {
     let token = sealed(&handle, &here, value, Bound(&bound));
     let other = [(&b"record"[..], &b"43"[..])];
     let renamed = [(&b"rekord"[..], &b"42"[..])];
-    assert_eq!(
-        reason(&handle, &spec("email"), &token, Bound(&bound)),
-        DecryptReason::Tag
-    );
-    assert_eq!(
-        reason(&handle, &here, &token, Bound(&other)),
-        DecryptReason::Tag
-    );
-    assert_eq!(
-        reason(&handle, &here, &token, Bound(&renamed)),
-        DecryptReason::Tag
-    );
-    assert_eq!(
-        reason(&handle, &here, &token, Bound::default()),
-        DecryptReason::Tag
-    );
+    assert_eq!(reason(&handle, &spec("email"), &token, Bound(&bound)), DecryptReason::Tag);
+    assert_eq!(reason(&handle, &here, &token, Bound(&other)), DecryptReason::Tag);
+    assert_eq!(reason(&handle, &here, &token, Bound(&renamed)), DecryptReason::Tag);
+    assert_eq!(reason(&handle, &here, &token, Bound::default()), DecryptReason::Tag);
     let foreign = KeysetHandle::held(keyset(Cipher::XChaCha20Poly1305, false, 7));
-    assert_eq!(
-        reason(&foreign, &here, &token, Bound(&bound)),
-        DecryptReason::UnknownKey
-    );
+    assert_eq!(reason(&foreign, &here, &token, Bound(&bound)), DecryptReason::UnknownKey);
     let mut out = Vec::new();
-    let tenant = Message::new(&handle, Some("acme".into()), 0).decrypt(
-        &here,
-        &token,
-        Bound(&bound),
-        &mut out,
-    );
+    let tenant = Message::new(&handle, Some("acme".into()), 0).decrypt(&here, &token, Bound(&bound), &mut out);
     assert!(matches!(tenant, Err(Error::Decrypt(DecryptReason::Tag))));
-    let lookup = sealed(
-        &handle,
-        &spec("ssn").deterministic(true),
-        value,
-        Bound::default(),
-    );
-    assert_eq!(
-        reason(&handle, &here, &lookup, Bound(&bound)),
-        DecryptReason::WrongLine
-    );
+    let lookup = sealed(&handle, &spec("ssn").deterministic(true), value, Bound::default());
+    assert_eq!(reason(&handle, &here, &lookup, Bound(&bound)), DecryptReason::WrongLine);
 }
 
 #[test]
@@ -318,92 +221,40 @@ fn a_key_that_signs_for_another_line_is_refused() {
     let mut swapped = keyset(Cipher::XChaCha20Poly1305, false, 0);
     swapped.versions[1].line = Line::Field;
     swapped.active_field = Some(1);
-    let token = sealed(
-        &KeysetHandle::held(swapped),
-        &spec("ssn"),
-        Value::Null,
-        Bound::default(),
-    );
+    let token = sealed(&KeysetHandle::held(swapped), &spec("ssn"), Value::Null, Bound::default());
     assert_eq!(
-        reason(
-            &handle(Cipher::XChaCha20Poly1305),
-            &spec("ssn"),
-            &token,
-            Bound::default()
-        ),
+        reason(&handle(Cipher::XChaCha20Poly1305), &spec("ssn"), &token, Bound::default()),
         DecryptReason::WrongLine
     );
 }
 
 #[test]
 fn a_destroyed_version_and_development_tokens_are_refused() {
-    let token = sealed(
-        &handle(Cipher::Aegis256),
-        &spec("ssn"),
-        Value::Null,
-        Bound::default(),
-    );
+    let token = sealed(&handle(Cipher::Aegis256), &spec("ssn"), Value::Null, Bound::default());
     let mut destroyed = keyset(Cipher::Aegis256, false, 0);
     destroyed.versions[0].key = None;
     let destroyed = KeysetHandle::held(destroyed);
-    assert_eq!(
-        reason(&destroyed, &spec("ssn"), &token, Bound::default()),
-        DecryptReason::DestroyedKey
-    );
+    assert_eq!(reason(&destroyed, &spec("ssn"), &token, Bound::default()), DecryptReason::DestroyedKey);
     let mut out = Vec::new();
-    let write = Message::new(&destroyed, None, 0).encrypt(
-        &spec("ssn"),
-        Value::Null,
-        Bound::default(),
-        &mut out,
-    );
-    assert!(
-        matches!(write, Err(Error::KeyUnavailable(_) | Error::Decrypt(_))),
-        "{write:?}"
-    );
+    let write = Message::new(&destroyed, None, 0).encrypt(&spec("ssn"), Value::Null, Bound::default(), &mut out);
+    assert!(matches!(write, Err(Error::KeyUnavailable(_) | Error::Decrypt(_))), "{write:?}");
     let development = KeysetHandle::held(keyset(Cipher::Aegis256, true, 0));
     let token = sealed(&development, &spec("ssn"), Value::Null, Bound::default());
-    assert_eq!(
-        reason(
-            &handle(Cipher::Aegis256),
-            &spec("ssn"),
-            &token,
-            Bound::default()
-        ),
-        DecryptReason::Development
-    );
+    assert_eq!(reason(&handle(Cipher::Aegis256), &spec("ssn"), &token, Bound::default()), DecryptReason::Development);
 }
 
 #[test]
 fn renamed_contexts_read_old_tokens_and_say_so() {
     let handle = handle(Cipher::XChaCha20Poly1305);
-    let old = sealed(
-        &handle,
-        &spec("ssn"),
-        Value::Number(b"1.10"),
-        Bound::default(),
-    );
+    let old = sealed(&handle, &spec("ssn"), Value::Number(b"1.10"), Bound::default());
     let both = FieldSpec::new(vec!["customer.ssn".to_owned(), "ssn".to_owned()]);
     let mut out = Vec::new();
     let mut message = Message::new(&handle, None, 0);
-    let opened = message
-        .decrypt(&both, &old, Bound::default(), &mut out)
-        .unwrap();
-    assert_eq!(
-        (opened.kind, opened.renamed, out.as_slice()),
-        (Type::Number, true, &b"1.10"[..])
-    );
+    let opened = message.decrypt(&both, &old, Bound::default(), &mut out).unwrap();
+    assert_eq!((opened.kind, opened.renamed, out.as_slice()), (Type::Number, true, &b"1.10"[..]));
     let new = sealed(&handle, &both, Value::Number(b"1.10"), Bound::default());
-    assert!(
-        !message
-            .decrypt(&both, &new, Bound::default(), &mut out)
-            .unwrap()
-            .renamed
-    );
-    assert_eq!(
-        reason(&handle, &spec("ssn"), &new, Bound::default()),
-        DecryptReason::Tag
-    );
+    assert!(!message.decrypt(&both, &new, Bound::default(), &mut out).unwrap().renamed);
+    assert_eq!(reason(&handle, &spec("ssn"), &new, Bound::default()), DecryptReason::Tag);
 }
 
 #[test]
@@ -411,9 +262,7 @@ fn keys_taken_away_stop_a_message_in_its_middle() {
     let handle = handle(Cipher::XChaCha20Poly1305);
     let mut message = Message::new(&handle, None, 0);
     let mut out = Vec::new();
-    message
-        .encrypt(&spec("a"), Value::Null, Bound::default(), &mut out)
-        .unwrap();
+    message.encrypt(&spec("a"), Value::Null, Bound::default(), &mut out).unwrap();
     handle.store(State::Unavailable("denied"));
     let refused = message.encrypt(&spec("a"), Value::Null, Bound::default(), &mut out);
     assert!(matches!(refused, Err(Error::KeyUnavailable(name)) if name == "pii"));
@@ -426,19 +275,14 @@ fn a_failing_random_source_refuses_the_message() {
         let mut message = Message::new(&handle, None, 0);
         message.random = &Broken;
         let mut out = Vec::new();
-        assert!(matches!(
-            message.encrypt(&spec, Value::Null, Bound::default(), &mut out),
-            Err(Error::Random)
-        ));
+        assert!(matches!(message.encrypt(&spec, Value::Null, Bound::default(), &mut out), Err(Error::Random)));
         assert!(out.is_empty());
     }
 }
 
 fn nonce(token: &[u8]) -> [u8; NONCE] {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(&token[PREFIX.len()..])
-        .unwrap();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&token[PREFIX.len()..]).unwrap();
     bytes[10..34].try_into().unwrap()
 }
 
@@ -455,9 +299,7 @@ fn nonces_never_repeat_over_messages_threads_and_long_messages() {
                         let mut message = Message::new(&handle, None, worker);
                         for _ in 0..length {
                             let mut out = Vec::new();
-                            message
-                                .encrypt(&spec_a(), Value::Null, Bound::default(), &mut out)
-                                .unwrap();
+                            message.encrypt(&spec_a(), Value::Null, Bound::default(), &mut out).unwrap();
                             seen.push(nonce(&out));
                         }
                     }
@@ -465,10 +307,7 @@ fn nonces_never_repeat_over_messages_threads_and_long_messages() {
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(seen.len(), 4 * (2_000 * 5 + (1 << 16) + 10));
 }
@@ -486,9 +325,7 @@ fn the_prefix_changes_after_two_to_the_sixteen_fields() {
     let spec = spec("a");
     for field in 0..=MAX_FIELDS {
         let mut out = Vec::new();
-        message
-            .encrypt(&spec, Value::Null, Bound::default(), &mut out)
-            .unwrap();
+        message.encrypt(&spec, Value::Null, Bound::default(), &mut out).unwrap();
         prefixes.insert(nonce(&out)[..16].to_vec());
         assert_eq!(prefixes.len(), if field < MAX_FIELDS { 1 } else { 2 });
     }
@@ -501,17 +338,10 @@ fn padding_hides_type_and_length() {
     let mut lengths = HashSet::new();
     for length in 0..=61 {
         let lexeme = format!("\"{}\"", "x".repeat(length));
-        let token = sealed(
-            &handle,
-            &spec,
-            Value::String(lexeme.as_bytes()),
-            Bound::default(),
-        );
+        let token = sealed(&handle, &spec, Value::String(lexeme.as_bytes()), Bound::default());
         lengths.insert(token.len());
         let mut out = Vec::new();
-        Message::new(&handle, None, 0)
-            .decrypt(&spec, &token, Bound::default(), &mut out)
-            .unwrap();
+        Message::new(&handle, None, 0).decrypt(&spec, &token, Bound::default(), &mut out).unwrap();
         assert_eq!(out, lexeme.as_bytes());
     }
     lengths.insert(sealed(&handle, &spec, Value::Null, Bound::default()).len());
@@ -527,69 +357,34 @@ fn what_only_resembles_a_token_is_told() {
         assert!(!looks_like_token(text.as_bytes()), "{text}");
     }
     let handle = handle(Cipher::XChaCha20Poly1305);
-    assert_eq!(
-        reason(&handle, &spec("a"), b"plain", Bound::default()),
-        DecryptReason::PlaintextRefused
-    );
+    assert_eq!(reason(&handle, &spec("a"), b"plain", Bound::default()), DecryptReason::PlaintextRefused);
     for text in ["OIL1.AQER", " oil1.AQER", "oil2.AQER", "oil1.AQER"] {
-        assert_eq!(
-            reason(&handle, &spec("a"), text.as_bytes(), Bound::default()),
-            DecryptReason::Malformed,
-            "{text}"
-        );
+        assert_eq!(reason(&handle, &spec("a"), text.as_bytes(), Bound::default()), DecryptReason::Malformed, "{text}");
     }
 }
 
 #[test]
 fn a_plaintext_that_looks_like_a_token_is_encrypted_again() {
     let handle = handle(Cipher::XChaCha20Poly1305);
-    let once = sealed(
-        &handle,
-        &spec("a"),
-        Value::String(b"\"x\""),
-        Bound::default(),
-    );
+    let once = sealed(&handle, &spec("a"), Value::String(b"\"x\""), Bound::default());
     let lexeme = [b"\"", once.as_slice(), b"\""].concat();
-    let twice = sealed(
-        &handle,
-        &spec("a"),
-        Value::String(&lexeme),
-        Bound::default(),
-    );
+    let twice = sealed(&handle, &spec("a"), Value::String(&lexeme), Bound::default());
     let mut out = Vec::new();
-    Message::new(&handle, None, 0)
-        .decrypt(&spec("a"), &twice, Bound::default(), &mut out)
-        .unwrap();
+    Message::new(&handle, None, 0).decrypt(&spec("a"), &twice, Bound::default(), &mut out).unwrap();
     assert_eq!(out, lexeme);
 }
 
 #[test]
 fn the_longest_token_is_bounded_both_ways() {
     let handle = handle(Cipher::XChaCha20Poly1305);
-    let token = sealed(
-        &handle,
-        &spec("a"),
-        Value::String(b"\"abc\""),
-        Bound::default(),
-    );
+    let token = sealed(&handle, &spec("a"), Value::String(b"\"abc\""), Bound::default());
     let fits = spec("a").max_token(token.len());
-    assert_eq!(
-        sealed(&handle, &fits, Value::String(b"\"abc\""), Bound::default()).len(),
-        token.len()
-    );
+    assert_eq!(sealed(&handle, &fits, Value::String(b"\"abc\""), Bound::default()).len(), token.len());
     let mut out = Vec::new();
-    let longer = Message::new(&handle, None, 0).encrypt(
-        &fits,
-        Value::String(b"\"abcd\""),
-        Bound::default(),
-        &mut out,
-    );
+    let longer = Message::new(&handle, None, 0).encrypt(&fits, Value::String(b"\"abcd\""), Bound::default(), &mut out);
     assert!(matches!(longer, Err(Error::TooLarge)));
     let short = spec("a").max_token(token.len() - 1);
-    assert_eq!(
-        reason(&handle, &short, &token, Bound::default()),
-        DecryptReason::TooLong
-    );
+    assert_eq!(reason(&handle, &short, &token, Bound::default()), DecryptReason::TooLong);
 }
 
 /// Opens what only a holder of the key could have written.
@@ -597,26 +392,14 @@ fn forged(kind: u8, plain: &[u8]) -> Result<Vec<u8>, Error> {
     let handle = handle(Cipher::XChaCha20Poly1305);
     let keyset = handle.keyset().unwrap();
     let version = &keyset.versions[0];
-    let subkey = keyset
-        .subkey(version, derive::Purpose::Random, b"", b"a")
-        .unwrap();
+    let subkey = keyset.subkey(version, derive::Purpose::Random, b"", b"a").unwrap();
     let mut aad = super::place::Aad::new(1, version.id.first_chunk().unwrap(), b"", b"a");
-    let sealed = sodium::xchacha_encrypt(
-        subkey.bytes(),
-        &[9; 24],
-        aad.with(kind, Bound::default()),
-        plain,
-    );
+    let sealed = sodium::xchacha_encrypt(subkey.bytes(), &[9; 24], aad.with(kind, Bound::default()), plain);
     let bytes = [&[1, kind], &version.id[..8], &[9; 24], sealed.as_slice()].concat();
     use base64::Engine as _;
-    let token = format!(
-        "oil1.{}",
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
-    );
+    let token = format!("oil1.{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes));
     let mut out = Vec::new();
-    Message::new(&handle, None, 0)
-        .decrypt(&spec("a"), token.as_bytes(), Bound::default(), &mut out)
-        .map(|_| out)
+    Message::new(&handle, None, 0).decrypt(&spec("a"), token.as_bytes(), Bound::default(), &mut out).map(|_| out)
 }
 
 #[test]
@@ -641,15 +424,9 @@ fn an_opened_value_cannot_inject_json() {
         (0, b"\x03x\x80"),
     ] {
         let opened = forged(kind, plain);
-        assert!(
-            matches!(opened, Err(Error::Decrypt(DecryptReason::Content))),
-            "{kind} {plain:?} {opened:?}"
-        );
+        assert!(matches!(opened, Err(Error::Decrypt(DecryptReason::Content))), "{kind} {plain:?} {opened:?}");
     }
-    assert_eq!(
-        forged(1, b"a\",\"admin\":true").unwrap(),
-        b"\"a\\\",\\\"admin\\\":true\""
-    );
+    assert_eq!(forged(1, b"a\",\"admin\":true").unwrap(), b"\"a\\\",\\\"admin\\\":true\"");
     assert_eq!(forged(2, b"canonical").unwrap(), b"\"canonical\"");
     assert_eq!(forged(0, b"\x01ab\x80\x00").unwrap(), b"\"ab\"");
 }
@@ -665,10 +442,7 @@ fn outside_json_only_scalars_come_out() {
             .map(|_| String::from_utf8(out).unwrap())
     };
     assert_eq!(open(Value::Text("é\""), true).unwrap(), "é\"");
-    assert_eq!(
-        open(Value::String(br#""caf\u00e9""#), true).unwrap(),
-        "café"
-    );
+    assert_eq!(open(Value::String(br#""caf\u00e9""#), true).unwrap(), "café");
     assert_eq!(open(Value::Number(b"1.10"), true).unwrap(), "1.10");
     assert_eq!(open(Value::Boolean(true), true).unwrap(), "true");
     assert_eq!(open(Value::Text("a\nb"), false).unwrap(), "a\nb");
@@ -687,21 +461,11 @@ fn outside_json_only_scalars_come_out() {
 fn equal_values_give_equal_tokens_in_deterministic_mode_only() {
     let handle = handle(Cipher::Aegis256);
     let spec = spec("a").deterministic(true);
-    let token = |text: &str| {
-        sealed(
-            &handle,
-            &spec,
-            Value::String(text.as_bytes()),
-            Bound::default(),
-        )
-    };
+    let token = |text: &str| sealed(&handle, &spec, Value::String(text.as_bytes()), Bound::default());
     assert_eq!(token(r#""caf\u00e9""#), token("\"café\""));
     assert_ne!(token("\"a\""), token("\"b\""));
     let other = self::spec("b").deterministic(true);
-    assert_ne!(
-        token("\"a\""),
-        sealed(&handle, &other, Value::String(b"\"a\""), Bound::default())
-    );
+    assert_ne!(token("\"a\""), sealed(&handle, &other, Value::String(b"\"a\""), Bound::default()));
     let random = self::spec("a");
     assert_ne!(
         sealed(&handle, &random, Value::String(b"\"a\""), Bound::default()),
@@ -709,8 +473,7 @@ fn equal_values_give_equal_tokens_in_deterministic_mode_only() {
     );
     let bound = [(&b"x"[..], &b"y"[..])];
     let mut out = Vec::new();
-    let refused =
-        Message::new(&handle, None, 0).encrypt(&spec, Value::Null, Bound(&bound), &mut out);
+    let refused = Message::new(&handle, None, 0).encrypt(&spec, Value::Null, Bound(&bound), &mut out);
     assert!(matches!(refused, Err(Error::Value(_))));
 }
 

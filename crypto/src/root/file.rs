@@ -25,14 +25,9 @@ impl FileRoot {
     /// # Errors
     /// [`Error::Root`]: it is not there, others may read it, or it has not 32 bytes.
     pub fn read(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
-        let wrong = |why: String| Error::Root {
-            what: path.display().to_string(),
-            why,
-        };
+        let wrong = |why: String| Error::Root { what: path.display().to_string(), why };
         let mut file = File::open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                wrong("there is no such file; make it with `oilskin keys init`".to_owned())
-            }
+            std::io::ErrorKind::NotFound => wrong("there is no such file; make it with `oilskin keys init`".to_owned()),
             _ => wrong(error.to_string()),
         })?;
         let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
@@ -43,10 +38,7 @@ impl FileRoot {
             )));
         }
         if metadata.len() != KEY as u64 {
-            return Err(wrong(format!(
-                "it has {} bytes instead of 32",
-                metadata.len()
-            )));
+            return Err(wrong(format!("it has {} bytes instead of 32", metadata.len())));
         }
         let mut outcome = Ok(());
         let key = Key::new(slab, |out| outcome = file.read_exact(out))?;
@@ -59,27 +51,16 @@ impl FileRoot {
     /// # Errors
     /// [`Error::Root`], [`Error::Random`].
     pub fn create(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
-        let wrong = |error: std::io::Error| Error::Root {
-            what: path.display().to_string(),
-            why: error.to_string(),
-        };
+        let wrong = |error: std::io::Error| Error::Root { what: path.display().to_string(), why: error.to_string() };
         let mut outcome = Ok(());
         let key = Key::new(slab, |out| outcome = System.fill(out))?;
         outcome?;
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             crate::store::create_folder(folder).map_err(wrong)?;
         }
         // Linked into place when whole: no moment leaves a short key file.
         let partial = path.with_extension(format!("new.{}", std::process::id()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&partial)
-            .map_err(wrong)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(wrong)?;
         let written = file
             .write_all(key.bytes())
             .and_then(|()| file.sync_all())
@@ -98,9 +79,7 @@ impl FileRoot {
     }
 
     fn wrapping(&self) -> Result<Key, Error> {
-        Key::new(self.key.slab(), |out| {
-            blake2b(self.key.bytes(), &[b"oil1 shares"], out)
-        })
+        Key::new(self.key.slab(), |out| blake2b(self.key.bytes(), &[b"oil1 shares"], out))
     }
 }
 
@@ -119,10 +98,7 @@ impl RootKey for FileRoot {
 
     fn unwrap_share(&self, wrapped: &[u8], bound: &Share, slab: &Arc<Slab>) -> Result<Key, Error> {
         open_sealed(self.wrapping()?.bytes(), wrapped, &bound.aad, slab).unwrap_or_else(|()| {
-            Err(Error::Root {
-                what: "file".to_owned(),
-                why: "the wrapped share does not open under it".to_owned(),
-            })
+            Err(Error::Root { what: "file".to_owned(), why: "the wrapped share does not open under it".to_owned() })
         })
     }
 }

@@ -21,18 +21,13 @@ pub struct FileStore {
 impl FileStore {
     /// A store in that folder; it is made at the first write.
     pub fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-        }
+        Self { folder: folder.to_owned() }
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, Error> {
         match is_name(name) {
             true => Ok(self.folder.join(format!("{name}.json"))),
-            false => Err(Error::Document {
-                name: name.to_owned(),
-                why: "this is no keyset's name",
-            }),
+            false => Err(Error::Document { name: name.to_owned(), why: "this is no keyset's name" }),
         }
     }
 
@@ -41,25 +36,15 @@ impl FileStore {
         let cannot = Error::io("cannot lock the key store");
         create_folder(&self.folder).map_err(Error::io("cannot make the key store's folder"))?;
         let path = self.folder.join(".lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path);
-        file.and_then(|file| file.lock().map(|()| file))
-            .map_err(cannot)
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+        file.and_then(|file| file.lock().map(|()| file)).map_err(cannot)
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         // Left by a writer that died; the lock says there is no other.
         let partial = path.with_extension("json.new");
         let _ = std::fs::remove_file(&partial);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&partial)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&partial, path)?;
@@ -87,16 +72,11 @@ impl KeyStore for FileStore {
         let path = self.path(name)?;
         let too_long = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_BYTES);
         if too_long {
-            return Err(Error::Document {
-                name: name.to_owned(),
-                why: "it is longer than 1 MiB",
-            });
+            return Err(Error::Document { name: name.to_owned(), why: "it is longer than 1 MiB" });
         }
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Stored { bytes }),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(Error::Missing(name.to_owned()))
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Missing(name.to_owned())),
             Err(error) => Err(Error::Io("cannot read a keyset document", error)),
         }
     }
@@ -111,8 +91,7 @@ impl KeyStore for FileStore {
             (Ok(_) | Err(Error::Missing(_)), _) => return Err(Error::Conflict(name.to_owned())),
             (Err(error), _) => return Err(error),
         }
-        self.replace(&path, bytes)
-            .map_err(Error::io("cannot write a keyset document"))
+        self.replace(&path, bytes).map_err(Error::io("cannot write a keyset document"))
     }
 }
 
@@ -127,20 +106,11 @@ mod tests {
         assert!(store.list().unwrap().is_empty());
         assert!(matches!(store.read("a"), Err(Error::Missing(_))));
         store.write("a", None, b"1").unwrap();
-        assert!(matches!(
-            store.write("a", None, b"2"),
-            Err(Error::Exists(_))
-        ));
+        assert!(matches!(store.write("a", None, b"2"), Err(Error::Exists(_))));
         let read = store.read("a").unwrap();
         store.write("a", Some(&read), b"2").unwrap();
-        assert!(matches!(
-            store.write("a", Some(&read), b"3"),
-            Err(Error::Conflict(_))
-        ));
-        assert!(matches!(
-            store.write("../a", None, b""),
-            Err(Error::Document { .. })
-        ));
+        assert!(matches!(store.write("a", Some(&read), b"3"), Err(Error::Conflict(_))));
+        assert!(matches!(store.write("../a", None, b""), Err(Error::Document { .. })));
         assert_eq!(store.list().unwrap(), ["a"]);
     }
 

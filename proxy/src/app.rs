@@ -1,0 +1,212 @@
+//! The composition root: the only file that joins all parts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use oilskin_config::{Bind, Config};
+use tokio::sync::{Semaphore, watch};
+
+use crate::admin;
+use crate::keys::{KeyError, Keyrings};
+use crate::limits;
+use crate::listen::{self, Bound};
+use crate::names::Names;
+use crate::snapshot::{BuildError, Snapshot};
+use crate::telemetry::Metrics;
+use crate::worker::{self, Shared, Stop};
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration was read, but something it names cannot be served.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A limit that this machine cannot hold.
+    #[error("{0}")]
+    Limits(String),
+    /// Keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// A socket.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(String, #[source] io::Error),
+    /// A thread or runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Everything built and bound; nothing accepted yet.
+pub struct App {
+    config: Config,
+    listeners: Vec<Bound>,
+    service: admin::Bound,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    names: Arc<Names>,
+    metrics: Arc<Metrics>,
+    keyrings: Arc<Keyrings>,
+    connections: usize,
+}
+
+impl App {
+    /// Builds the whole state and binds all sockets.
+    ///
+    /// # Errors
+    /// The first thing that cannot be had; nothing is left running.
+    pub fn build(config: Config) -> Result<Self, StartError> {
+        let (connections, lowered) = limits::connections(config.limits.connections).map_err(StartError::Limits)?;
+        for warning in config.warnings.iter().chain(&lowered) {
+            tracing::warn!("{warning}");
+        }
+        let metrics = Arc::new(Metrics::new());
+        let keyrings = Keyrings::open(&config, &metrics)?;
+        let snapshot = Snapshot::build(&config, &keyrings, &metrics)?;
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| listen::bind(&listener.bind).map_err(|error| StartError::Listen(shown(&listener.bind), error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let service = admin::bind(&config.service).map_err(|(at, error)| StartError::Listen(shown(&at), error))?;
+        Ok(Self {
+            config,
+            listeners,
+            service,
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            names: Names::new(),
+            metrics,
+            keyrings,
+            connections,
+        })
+    }
+
+    /// Where the listener of that index listens; none for a Unix socket.
+    pub fn address(&self, listener: usize) -> Option<SocketAddr> {
+        self.listeners.get(listener).and_then(Bound::address)
+    }
+
+    /// Starts all threads.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`]; threads started before it are stopped again.
+    pub fn start(self) -> Result<Running, StartError> {
+        let (stop, stopped) = watch::channel(Stop::Serve);
+        let shared = Shared {
+            snapshot: self.snapshot,
+            names: self.names,
+            metrics: Arc::clone(&self.metrics),
+            connections: Arc::new(Semaphore::new(self.connections)),
+            stop: stopped.clone(),
+        };
+        let mut running = Running { stop, workers: Vec::new(), control: None, drain: self.config.timeouts.drain };
+        let workers = limits::workers(self.config.workers);
+        let mut own = self.listeners;
+        for id in 0..workers {
+            let last = id + 1 == workers;
+            let sockets = if last { std::mem::take(&mut own) } else { another(&own).map_err(StartError::Thread)? };
+            let shared = shared.clone();
+            let thread = spawn(format!("worker-{id}"), move || worker::run(id, shared, sockets))?;
+            running.workers.push(thread);
+        }
+        let (service, metrics, keyrings) = (self.service, self.metrics, self.keyrings);
+        let control = spawn("control".to_owned(), move || control(service, metrics, keyrings, stopped))?;
+        running.control = Some(control);
+        Ok(running)
+    }
+}
+
+fn another(sockets: &[Bound]) -> io::Result<Vec<Bound>> {
+    sockets.iter().map(Bound::another).collect()
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<JoinHandle<io::Result<T>>, StartError> {
+    std::thread::Builder::new().name(name).spawn(work).map_err(StartError::Thread)
+}
+
+/// What is not on the data path: admin, metrics, health, keys.
+fn control(
+    service: admin::Bound,
+    metrics: Arc<Metrics>,
+    keyrings: Arc<Keyrings>,
+    mut stopped: watch::Receiver<Stop>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let mut tasks = tokio::task::JoinSet::new();
+        admin::serve(service, &telemetry, &mut tasks)?;
+        tasks.spawn(keyrings.keep_fresh(Arc::clone(&telemetry)));
+        // Health and metrics answer while requests drain, too.
+        let _ = stopped.wait_for(|stop| *stop != Stop::Serve).await;
+        telemetry.readiness().draining();
+        let _ = stopped.wait_for(|stop| *stop == Stop::Now).await;
+        Ok(())
+    })
+}
+
+fn shown(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => address.to_string(),
+        Bind::AnyPort(port) => format!("[::]:{port}"),
+        Bind::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// A running process' threads.
+pub struct Running {
+    stop: watch::Sender<Stop>,
+    workers: Vec<JoinHandle<io::Result<usize>>>,
+    control: Option<JoinHandle<io::Result<()>>>,
+    drain: Duration,
+}
+
+impl Running {
+    /// Takes nothing new; what is in work may end within the drain time.
+    pub fn drain(&self) {
+        self.stop.send_replace(Stop::DrainUntil(Instant::now() + self.drain));
+    }
+
+    /// Cuts everything.
+    pub fn stop(&self) {
+        self.stop.send_replace(Stop::Now);
+    }
+
+    /// Whether all workers have ended.
+    pub fn is_over(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the workers, then ends the rest; returns how many connections were cut with a request in work.
+    ///
+    /// # Errors
+    /// What ended a thread early.
+    pub fn join(mut self) -> io::Result<usize> {
+        let mut cut = 0;
+        let mut outcome = Ok(());
+        for worker in self.workers.drain(..) {
+            match worker.join() {
+                Ok(Ok(count)) => cut += count,
+                Ok(Err(error)) => outcome = Err(error),
+                Err(_) => outcome = Err(io::Error::other("a worker panicked")),
+            }
+        }
+        self.stop.send_replace(Stop::Now);
+        if let Some(control) = self.control.take()
+            && let Ok(Err(error)) = control.join()
+        {
+            outcome = Err(error);
+        }
+        outcome.map(|()| cut)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.send_replace(Stop::Now);
+    }
+}

@@ -1,0 +1,113 @@
+//! New connections to upstreams.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use oilskin_config::{Limits, Protocol, Target};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::body::Body;
+use crate::gate::{Gate, GateState};
+use crate::names::Names;
+use crate::snapshot::Upstream;
+use crate::stream::Stream;
+
+/// Bytes hyper may buffer of one connection.
+pub(crate) const MAX_BUFFER: usize = 64 * 1024;
+
+/// HTTP/2 windows: a stream may have this much under way, a connection four times that.
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// A sender over a new connection.
+pub(crate) enum Dialled {
+    H1(http1::SendRequest<Body>),
+    H2(http2::SendRequest<Body>),
+}
+
+/// Spawns on the worker's own thread.
+#[derive(Clone, Copy)]
+pub(crate) struct Local;
+
+impl<F: Future + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        // The connection's task owns these: they end when it does.
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Connects, within `deadline` in all, and speaks HTTP.
+///
+/// # Errors
+/// What the system or the TLS library says; `TimedOut` past the deadline.
+pub(crate) async fn dial(
+    upstream: &Upstream,
+    names: &Arc<Names>,
+    limits: &Limits,
+    deadline: Duration,
+) -> io::Result<Dialled> {
+    timeout(deadline, connect(upstream, names, limits, deadline))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn connect(upstream: &Upstream, names: &Arc<Names>, limits: &Limits, deadline: Duration) -> io::Result<Dialled> {
+    let (stream, alpn_h2) = match &upstream.target {
+        Target::Unix(path) => (Stream::Unix(UnixStream::connect(path).await?), false),
+        Target::Tcp { host, port } => {
+            let tcp = names.connect(host, *port, deadline).await?;
+            match &upstream.tls {
+                None => (Stream::Tcp(tcp), false),
+                Some(tls) => {
+                    let connector = TlsConnector::from(Arc::clone(&tls.config));
+                    let secured = connector.connect(tls.name.clone(), tcp).await?;
+                    let h2 = secured.get_ref().1.alpn_protocol() == Some(b"h2");
+                    (Stream::Tls(Box::new(secured)), h2)
+                }
+            }
+        }
+    };
+    let h2 = match upstream.protocol {
+        Protocol::H1 => false,
+        Protocol::H2 => true,
+        Protocol::Auto => upstream.h2c || alpn_h2,
+    };
+    let gate = TokioIo::new(Gate::new(stream, GateState::new()));
+    speak(gate, h2, limits).await.map_err(io::Error::other)
+}
+
+type Io = TokioIo<Gate<Stream>>;
+
+async fn speak(io: Io, h2: bool, limits: &Limits) -> hyper::Result<Dialled> {
+    if h2 {
+        let (sender, connection) = http2::Builder::new(Local)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * 4)
+            .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+            .handshake(io)
+            .await?;
+        tokio::task::spawn_local(async move {
+            // Its end is seen by the exchanges on it, each with its own error.
+            let _ = connection.await;
+        });
+        return Ok(Dialled::H2(sender));
+    }
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(limits.head_fields)
+        .max_header_size(limits.head)
+        .max_buf_size(MAX_BUFFER)
+        .handshake(io)
+        .await?;
+    tokio::task::spawn_local(async move {
+        let _ = connection.await;
+    });
+    Ok(Dialled::H1(sender))
+}

@@ -1,0 +1,232 @@
+//! Sends one request upstream and waits for the response head.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until};
+
+use crate::body::Body;
+use crate::dial::{Dialled, dial};
+use crate::error::{Code, Failure};
+use crate::exchange::Exchange;
+use crate::pool::{Bounds, Lent, Slot};
+use crate::snapshot::{Snapshot, Upstream};
+use crate::worker::Worker;
+
+/// A response whose body still comes over `lent`.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lent: Option<Lent>,
+}
+
+/// One sender, whichever protocol.
+enum Sender {
+    H1(Lent),
+    H2(hyper::client::conn::http2::SendRequest<Body>),
+}
+
+/// Sends, and once more on a fresh connection where the first attempt provably left nothing upstream: a failed connect,
+/// a request that hyper hands back unsent, and a stream the peer says it did not process.
+///
+/// # Errors
+/// The failure that the app is told; what failed in the request body itself goes first.
+pub(crate) async fn forward(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    upstream: &Upstream,
+    request: Request<Body>,
+    exchange: &Exchange,
+) -> Result<Answer, Failure> {
+    let attempt = attempts(worker, snapshot, upstream, request);
+    let mut attempt = pin!(attempt);
+    let total = snapshot.timeouts.total;
+    let mut seen = 0;
+    let mut deadline = pin!(sleep_until(Instant::now() + total));
+    let outcome = poll_fn(|cx| {
+        if let Poll::Ready(outcome) = attempt.as_mut().poll(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        while deadline.as_mut().poll(cx).is_ready() {
+            // A long upload that moves is no late answer: the time counts from its last movement on.
+            let bytes = exchange.bytes();
+            if bytes == std::mem::replace(&mut seen, bytes) {
+                return Poll::Ready(None);
+            }
+            deadline.as_mut().reset(Instant::now() + total);
+        }
+        Poll::Pending
+    })
+    .await;
+    match outcome {
+        Some(Ok(answer)) => Ok(answer),
+        Some(Err(failure)) => Err(exchange.take_failure().unwrap_or(failure)),
+        None => Err(Failure::new(Code::UpstreamTimeout, "total")),
+    }
+}
+
+async fn attempts(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    upstream: &Upstream,
+    request: Request<Body>,
+) -> Result<Answer, Failure> {
+    let timeouts = &snapshot.timeouts;
+    let bounds = Bounds {
+        connections: snapshot.limits.upstream_connections.get(),
+        idle: timeouts.idle,
+        age: timeouts.upstream_age,
+        wait: timeouts.pool_wait,
+    };
+    let slot = worker.pool.slot(upstream, bounds);
+    let mut request = request;
+    let spare = if upstream.may_speak_h2() { spare(&request) } else { None };
+    let sender = match ready(&slot).await? {
+        Ok(sender) => sender,
+        Err(permit) => fresh(worker, snapshot, upstream, &slot, permit).await?,
+    };
+    let again = match send(sender, request, upstream).await {
+        Ok(answer) => return Ok(answer),
+        Err(Refused::Unsent(unsent)) => unsent,
+        Err(Refused::Unprocessed) => match spare {
+            Some(spare) => spare,
+            None => return Err(Failure::new(Code::UpstreamClosed, "stream_refused")),
+        },
+        Err(Refused::Failed(failure)) => return Err(failure),
+    };
+    request = *again;
+    let permit = slot.permit().await.ok_or_else(overloaded)?;
+    let sender = fresh(worker, snapshot, upstream, &slot, permit).await?;
+    match send(sender, request, upstream).await {
+        Ok(answer) => Ok(answer),
+        Err(Refused::Failed(failure)) => Err(failure),
+        Err(_) => Err(Failure::new(Code::UpstreamClosed, "refused_twice")),
+    }
+}
+
+fn overloaded() -> Failure {
+    Failure::new(Code::Overloaded, "upstream_connections")
+}
+
+type Permit = tokio::sync::OwnedSemaphorePermit;
+
+/// A connection held already, or the permit for a new one.
+async fn ready(slot: &Rc<Slot>) -> Result<Result<Sender, Permit>, Failure> {
+    if slot.speaks_h2.get()
+        && let Some(sender) = slot.ready_h2()
+    {
+        return Ok(Ok(Sender::H2(sender)));
+    }
+    let permit = slot.permit().await.ok_or_else(overloaded)?;
+    if slot.speaks_h2.get() {
+        return Ok(Err(permit));
+    }
+    Ok(slot.idle_h1(permit).map(Sender::H1))
+}
+
+async fn fresh(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    upstream: &Upstream,
+    slot: &Rc<Slot>,
+    permit: Permit,
+) -> Result<Sender, Failure> {
+    // Of many requests that find no HTTP/2 connection one makes it; HTTP/1.1 needs one each.
+    let turn = match slot.speaks_h2.get() {
+        true => slot.connecting.acquire().await.ok(),
+        false => None,
+    };
+    if turn.is_some()
+        && let Some(sender) = slot.ready_h2()
+    {
+        return Ok(Sender::H2(sender));
+    }
+    let names = &worker.shared.names;
+    let dialled = dial(upstream, names, &snapshot.limits, snapshot.timeouts.connect).await;
+    match dialled {
+        Ok(Dialled::H1(sender)) => Ok(Sender::H1(slot.adopt_h1(sender, permit))),
+        Ok(Dialled::H2(sender)) => {
+            slot.adopt_h2(&sender);
+            Ok(Sender::H2(sender))
+        }
+        Err(error) => {
+            tracing::debug!(upstream = %upstream.name, %error, "cannot connect");
+            Err(Failure::new(Code::UpstreamUnreachable, connect_reason(&error)))
+        }
+    }
+}
+
+fn connect_reason(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut => "connect_timeout",
+        std::io::ErrorKind::ConnectionRefused => "connect_refused",
+        std::io::ErrorKind::InvalidData => "tls",
+        _ => "connect",
+    }
+}
+
+/// The same request once more, where its body is held whole: the same ciphertext bytes.
+fn spare(request: &Request<Body>) -> Option<Box<Request<Body>>> {
+    let mut copy = Request::new(request.body().copy()?);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(Box::new(copy))
+}
+
+enum Refused {
+    /// hyper hands the request back: nothing of it was written.
+    Unsent(Box<Request<Body>>),
+    /// REFUSED_STREAM, or GOAWAY below our stream.
+    Unprocessed,
+    Failed(Failure),
+}
+
+async fn send(sender: Sender, mut request: Request<Body>, upstream: &Upstream) -> Result<Answer, Refused> {
+    match sender {
+        Sender::H1(mut lent) => {
+            upstream.address_h1(&mut request);
+            match lent.sender().try_send_request(request).await {
+                Ok(response) => Ok(Answer { response, lent: Some(lent) }),
+                Err(mut error) => Err(refused(error.take_message(), error.error())),
+            }
+        }
+        Sender::H2(mut sender) => {
+            upstream.address_h2(&mut request);
+            match sender.try_send_request(request).await {
+                Ok(response) => Ok(Answer { response, lent: None }),
+                Err(mut error) => Err(refused(error.take_message(), error.error())),
+            }
+        }
+    }
+}
+
+fn refused(unsent: Option<Request<Body>>, error: &hyper::Error) -> Refused {
+    if let Some(request) = unsent {
+        return Refused::Unsent(Box::new(request));
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>()
+            && (h2.reason() == Some(h2::Reason::REFUSED_STREAM) || left_in_peace(h2))
+        {
+            return Refused::Unprocessed;
+        }
+        source = inner.source();
+    }
+    Refused::Failed(if error.is_parse() {
+        Failure::new(Code::UpstreamInvalid, "response_head")
+    } else if error.is_incomplete_message() {
+        Failure::new(Code::UpstreamClosed, "closed_before_answer")
+    } else {
+        Failure::new(Code::UpstreamClosed, "connection")
+    })
+}
+
+/// A GOAWAY without an error: h2 gives it to streams above the peer's last one only, which were not processed.
+fn left_in_peace(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+}

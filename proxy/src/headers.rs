@@ -1,0 +1,184 @@
+//! Header fields that belong to one connection, and those a rewritten body takes along.
+
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, ETAG, EXPECT, HeaderName, IF_RANGE, RANGE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+/// Never forwarded (RFC 9110 7.6.1, and `Proxy-Connection`, which was never a standard but is sent).
+static HOP_BY_HOP: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// What a `Connection` field may not strip: removing them would change what a message is or who sent it.
+static PROTECTED: [HeaderName; 5] = [
+    CONTENT_LENGTH,
+    http::header::HOST,
+    http::header::CONTENT_TYPE,
+    http::header::AUTHORIZATION,
+    http::header::CONTENT_ENCODING,
+];
+
+/// Digests of a body that we change.
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// Fields that never stand in a trailer section (RFC 9110 6.5.1), whatever the sender says.
+static NOT_IN_TRAILERS: [HeaderName; 9] = [
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    TRAILER,
+    TE,
+    CONNECTION,
+    http::header::HOST,
+    http::header::AUTHORIZATION,
+    http::header::CONTENT_TYPE,
+    http::header::CONTENT_ENCODING,
+];
+
+/// Removes what belongs to the connection the message came on. `TE: trailers` is kept, nothing else of `TE`.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| !PROTECTED.contains(name) && *name != TE)
+            .collect();
+        headers.remove(CONNECTION);
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.remove(TE) {
+        let trailers =
+            te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")));
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// `Expect` is answered by us and never goes on.
+pub(crate) fn strip_expect(headers: &mut HeaderMap) {
+    headers.remove(EXPECT);
+}
+
+/// What must not reach the upstream where its answer will be rewritten: codings we cannot undo, parts of bodies.
+pub(crate) fn strip_for_rewritten_answer(headers: &mut HeaderMap) {
+    headers.remove(ACCEPT_ENCODING);
+    headers.remove(RANGE);
+    headers.remove(IF_RANGE);
+}
+
+/// Length and digests say nothing any more once a body is rewritten.
+pub(crate) fn strip_for_rewritten_body(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    for name in &DIGESTS {
+        headers.remove(name);
+    }
+}
+
+/// Encrypting with fresh nonces gives other bytes each time: a strong validator would lie.
+pub(crate) fn weaken_etag(headers: &mut HeaderMap) {
+    let Some(strong) = headers.get(ETAG).filter(|etag| !etag.as_bytes().starts_with(b"W/")) else {
+        return;
+    };
+    let weak = [b"W/", strong.as_bytes()].concat();
+    match HeaderValue::from_bytes(&weak) {
+        Ok(weak) => headers.insert(ETAG, weak),
+        Err(_) => headers.remove(ETAG),
+    };
+}
+
+/// Takes the `W/` off again that we added: what comes back in a condition is compared by the upstream as strong.
+pub(crate) fn strengthen_conditions(headers: &mut HeaderMap) {
+    for name in [http::header::IF_MATCH, http::header::IF_NONE_MATCH] {
+        let Some(value) = headers.get(&name).and_then(|value| value.to_str().ok()) else {
+            continue;
+        };
+        let strong = without_weak_marks(value);
+        if let Ok(strong) = HeaderValue::from_str(&strong) {
+            headers.insert(name, strong);
+        }
+    }
+}
+
+/// The entity tags of a list without their `W/`; a comma or `W/` inside quotes is part of a tag.
+fn without_weak_marks(list: &str) -> String {
+    let mut strong = String::with_capacity(list.len());
+    for (at, part) in list.split('"').enumerate() {
+        if at > 0 {
+            strong.push('"');
+        }
+        let outside = at % 2 == 0;
+        strong.push_str(if outside { part.strip_suffix("W/").unwrap_or(part) } else { part });
+    }
+    strong
+}
+
+/// Drops fields that may not stand in a trailer section.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap, rewritten: bool) {
+    for name in &NOT_IN_TRAILERS {
+        trailers.remove(name);
+    }
+    if rewritten {
+        for name in &DIGESTS {
+            trailers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_fields_go_but_cannot_take_framing_along() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Hop, content-length, authorization"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("content-length", "3"),
+            ("authorization", "x"),
+            ("te", "gzip, trailers"),
+            ("x-end", "stays"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["authorization", "content-length", "te", "x-end"]);
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn a_weakened_etag_comes_back_strong() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ETAG, HeaderValue::from_static("\"a\""));
+        weaken_etag(&mut headers);
+        assert_eq!(headers[ETAG], "W/\"a\"");
+        weaken_etag(&mut headers);
+        assert_eq!(headers[ETAG], "W/\"a\"");
+        let mut request = HeaderMap::new();
+        request.insert("if-match", HeaderValue::from_static("W/\"a,W/\", \"b\""));
+        strengthen_conditions(&mut request);
+        assert_eq!(request["if-match"], "\"a,W/\", \"b\"");
+    }
+}

@@ -1,0 +1,251 @@
+//! A body on its way through the rewriter: held first, streamed when it grows.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use oilskin_config::Limits;
+
+use crate::body::{Aborted, Progress, Stall};
+use crate::engine::Engine;
+use crate::error::{Code, Failure};
+use crate::exchange::Exchange;
+use crate::fields::{PathValues, Rewriter};
+use crate::headers;
+use crate::media::Reading;
+use crate::outcome::Tail;
+use crate::pool::Lent;
+
+/// How a body came out of its hold.
+pub(crate) enum Held {
+    /// It ended: nothing of it can fail any more.
+    Whole(Bytes, Option<HeaderMap>),
+    /// It goes on, and a later failure aborts it.
+    Longer(Box<Rewriting>),
+    /// It has no content type and does not begin like JSON: it passes as it is.
+    Unread(Box<Rewriting>),
+}
+
+/// What is done with the bytes.
+enum Machine {
+    /// No content type: the first byte decides.
+    Undecided(Rewriter, Engine),
+    Rewrite(Rewriter, Engine),
+    Copy,
+}
+
+/// One body, from its source to our output.
+pub(crate) struct Rewriting {
+    source: Incoming,
+    progress: Progress,
+    left: Option<u64>,
+    machine: Machine,
+    out: Vec<u8>,
+    ended: bool,
+    trailers: Option<HeaderMap>,
+    hold: usize,
+    /// Of a request: who waits for its end.
+    exchange: Option<Rc<Exchange>>,
+    /// Of a response: the connection it comes over, and the record of the exchange.
+    lent: Option<Lent>,
+    tail: Option<Box<Tail>>,
+}
+
+/// Where a body comes from and what watches it.
+pub(crate) struct Source {
+    pub(crate) body: Incoming,
+    pub(crate) progress: Progress,
+    pub(crate) max: Option<u64>,
+}
+
+impl Rewriting {
+    pub(crate) fn new(
+        source: Source,
+        engine: Engine,
+        path: PathValues,
+        reading: Reading,
+        limits: &Limits,
+    ) -> Box<Self> {
+        let bounds = crate::fields::Limits {
+            depth: limits.depth,
+            field: limits.field,
+            bind_window: limits.bind_window,
+            ..crate::fields::Limits::default()
+        };
+        let rewriter = Rewriter::new(Arc::clone(engine.program()), bounds, path);
+        let machine = match reading {
+            Reading::Sniff => Machine::Undecided(rewriter, engine),
+            _ => Machine::Rewrite(rewriter, engine),
+        };
+        Box::new(Self {
+            source: source.body,
+            progress: source.progress,
+            left: source.max,
+            machine,
+            out: Vec::new(),
+            ended: false,
+            trailers: None,
+            hold: limits.hold,
+            exchange: None,
+            lent: None,
+            tail: None,
+        })
+    }
+
+    /// It is a request's.
+    pub(crate) fn asks(&mut self, exchange: Rc<Exchange>) {
+        self.exchange = Some(exchange);
+    }
+
+    /// It is a response's and comes over `lent`.
+    pub(crate) fn comes_over(&mut self, lent: Option<Lent>) {
+        self.lent = lent;
+    }
+
+    /// It is sent as the answer that `tail` records.
+    pub(crate) fn answers(&mut self, tail: Box<Tail>) {
+        self.tail = Some(tail);
+    }
+
+    /// Reads until the body ends or the hold is full.
+    ///
+    /// # Errors
+    /// Anything wrong so far: nothing was sent yet, so it can still be told.
+    pub(crate) async fn hold(mut self: Box<Self>) -> Result<Held, Failure> {
+        let hold = self.hold;
+        poll_fn(|cx| self.poll_fill(cx, hold)).await?;
+        if self.ended && !matches!(self.machine, Machine::Copy) {
+            let trailers = self.trailers.take();
+            return Ok(Held::Whole(std::mem::take(&mut self.out).into(), trailers));
+        }
+        Ok(match self.machine {
+            Machine::Copy => Held::Unread(self),
+            _ => Held::Longer(self),
+        })
+    }
+
+    /// Fills `out` to `want` bytes, or to the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<(), Failure>> {
+        while !self.ended && self.out.len() < want {
+            let frame = match Pin::new(&mut self.source).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    let stall = ready!(self.progress.poll_stalled(cx));
+                    return Poll::Ready(Err(Failure::new(Code::BodyTimeout, stall.reason())));
+                }
+            };
+            match frame {
+                None => self.end()?,
+                Some(Err(_)) => return Poll::Ready(Err(self.cut())),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.data(&data)?,
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn cut(&self) -> Failure {
+        match self.exchange {
+            Some(_) => Failure::new(Code::Truncated, "client_left"),
+            None => Failure::new(Code::UpstreamClosed, "upstream_cut_body"),
+        }
+    }
+
+    fn data(&mut self, data: &[u8]) -> Result<(), Failure> {
+        self.progress.moved(data.len());
+        if let Some(exchange) = &self.exchange {
+            exchange.count(data.len());
+        }
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(data.len() as u64).ok_or_else(|| Failure::new(Code::TooLarge, "max_body"))?;
+        }
+        if self.progress.too_slow() {
+            return Err(Failure::new(Code::BodyTimeout, Stall::Slow.reason()));
+        }
+        self.decide(data);
+        match &mut self.machine {
+            Machine::Rewrite(rewriter, engine) => engine.push(rewriter, data, &mut self.out),
+            Machine::Copy | Machine::Undecided(..) => {
+                self.out.extend_from_slice(data);
+                Ok(())
+            }
+        }
+    }
+
+    /// Without a content type, a body that begins with `{` or `[` is read as JSON.
+    fn decide(&mut self, data: &[u8]) {
+        if !matches!(self.machine, Machine::Undecided(..)) {
+            return;
+        }
+        let first = data.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+        let Some(first) = first else { return };
+        if let Machine::Undecided(rewriter, engine) = std::mem::replace(&mut self.machine, Machine::Copy)
+            && matches!(first, b'{' | b'[')
+        {
+            self.machine = Machine::Rewrite(rewriter, engine);
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        self.ended = true;
+        if let Machine::Rewrite(rewriter, engine) = &mut self.machine {
+            engine.finish(rewriter, &mut self.out)?;
+        }
+        if let Machine::Undecided(..) = self.machine {
+            self.machine = Machine::Copy;
+        }
+        if let Some(trailers) = &mut self.trailers {
+            headers::clean_trailers(trailers, !matches!(self.machine, Machine::Copy));
+        }
+        if let Some(lent) = self.lent.take() {
+            lent.give_back();
+        }
+        Ok(())
+    }
+
+    /// The streamed rest.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        if let Err(failure) = ready!(self.poll_fill(cx, 1)) {
+            self.fail(failure);
+            return Poll::Ready(Some(Err(Aborted::new())));
+        }
+        if !self.out.is_empty() {
+            let bytes = Bytes::from(std::mem::take(&mut self.out));
+            if let Some(tail) = &mut self.tail {
+                tail.count(bytes.len());
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(exchange) = self.exchange.take() {
+            exchange.complete();
+        }
+        if let Some(tail) = self.tail.take() {
+            tail.complete();
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.fail(failure);
+        } else if let Some(mut tail) = self.tail.take() {
+            tail.abort(failure);
+        }
+    }
+}
+
+impl Drop for Rewriting {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.end(false);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One connection from an app: tells its protocol, serves it, obeys the worker's orders.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+
+use crate::dial::{Local, MAX_BUFFER, STREAM_WINDOW};
+use crate::gate::{Gate, GateState, Order, Protocol};
+use crate::handler::{Peer, handle};
+use crate::stream::Stream;
+use crate::worker::Worker;
+
+/// Serves `stream` until either side is done with it.
+pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, stream: Stream, state: Rc<GateState>) {
+    let mut gate = Gate::new(stream, Rc::clone(&state));
+    let told = {
+        let mut protocol = pin!(gate.protocol());
+        poll_fn(|cx| match state.poll_order(cx) {
+            Order::None => protocol.as_mut().poll(cx).map(Result::ok),
+            _ => Poll::Ready(None),
+        })
+        .await
+    };
+    let peer = Rc::new(Peer { worker, listener, state });
+    match told {
+        Some(Protocol::H1) => h1(peer, gate).await,
+        Some(Protocol::H2) => h2(peer, gate).await,
+        None if peer.state.ordered() == Order::HeadTimeout => refuse_slow_head(gate).await,
+        None => {}
+    }
+}
+
+async fn h1(peer: Rc<Peer>, gate: Gate<Stream>) {
+    let limits = &peer.worker.snapshot().limits.clone();
+    let state = Rc::clone(&peer.state);
+    let service = service_fn(move |request| {
+        let peer = Rc::clone(&peer);
+        async move { Ok::<_, Infallible>(handle(peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .max_headers(limits.head_fields)
+        .max_header_size(limits.head)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(gate), service);
+    let mut connection = Box::pin(connection);
+    let mut draining = false;
+    let order = poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Order::None);
+        }
+        match state.poll_order(cx) {
+            Order::None => Poll::Pending,
+            Order::Drain => {
+                if !std::mem::replace(&mut draining, true) {
+                    connection.as_mut().graceful_shutdown();
+                    if connection.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Order::None);
+                    }
+                }
+                Poll::Pending
+            }
+            order => Poll::Ready(order),
+        }
+    })
+    .await;
+    if order == Order::HeadTimeout {
+        let parts = std::pin::Pin::into_inner(connection).into_parts();
+        refuse_slow_head(parts.io.into_inner()).await;
+    }
+}
+
+/// A bare answer: there is no request to answer to. Only sent between messages, so it cannot be taken for part of one.
+async fn refuse_slow_head(mut gate: Gate<Stream>) {
+    let bare = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    // The peer may be gone: then there is no one to tell.
+    let _ = gate.write_all(bare).await;
+    let _ = gate.shutdown().await;
+}
+
+async fn h2(peer: Rc<Peer>, gate: Gate<Stream>) {
+    let limits = &peer.worker.snapshot().limits.clone();
+    let state = Rc::clone(&peer.state);
+    state.framed();
+    let service = service_fn(move |request| {
+        let peer = Rc::clone(&peer);
+        async move { Ok::<_, Infallible>(handle(peer, request).await) }
+    });
+    let connection = http2::Builder::new(Local)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * 4)
+        .serve_connection(TokioIo::new(gate), service);
+    let mut connection = pin!(connection);
+    let mut draining = false;
+    poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match state.poll_order(cx) {
+            Order::None => Poll::Pending,
+            Order::Cut => Poll::Ready(()),
+            Order::Drain | Order::HeadTimeout => {
+                if !std::mem::replace(&mut draining, true) {
+                    connection.as_mut().graceful_shutdown();
+                    if connection.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,251 @@
+//! The registry: one struct owns every metric, nothing is global. Names are a contract (`docs/`).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Histogram;
+
+/// All metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    pub(super) requests: Family<RequestLabels, Counter>,
+    pub(super) seconds: Histogram,
+    pub(super) fields: Family<FieldLabels, Counter>,
+    pub(super) not_inspected: Family<RouteLabel, Counter>,
+    gate_refusals: Family<GateLabels, Counter>,
+    app_connections: Gauge,
+    upstream_connections: Gauge,
+    reload_failed: Gauge,
+    generation: Gauge<u64, AtomicU64>,
+    epochs: Family<KeysetLabel, Gauge<u64, AtomicU64>>,
+    stale_seconds_left: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RequestLabels {
+    pub(super) listener: String,
+    pub(super) route: String,
+    pub(super) code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct FieldLabels {
+    pub(super) rule: String,
+    pub(super) op: &'static str,
+    pub(super) result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RouteLabel {
+    pub(super) route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    side: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SideLabel {
+    side: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeysetLabel {
+    keyset: String,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// Whoever connects to a listener.
+    App,
+    /// Whom we connect to.
+    Upstream,
+}
+
+impl Peer {
+    /// Its label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+impl Metrics {
+    /// Everything registered, at zero.
+    pub fn new() -> Self {
+        let connections = Family::<SideLabel, Gauge>::default();
+        let gauge = |side: Peer| connections.get_or_create_owned(&SideLabel { side: side.as_str() });
+        let mut metrics = Self {
+            registry: Registry::with_prefix("oilskin"),
+            requests: Family::default(),
+            seconds: Histogram::default(),
+            fields: Family::default(),
+            not_inspected: Family::default(),
+            gate_refusals: Family::default(),
+            app_connections: gauge(Peer::App),
+            upstream_connections: gauge(Peer::Upstream),
+            reload_failed: Gauge::default(),
+            generation: Gauge::default(),
+            epochs: Family::default(),
+            stale_seconds_left: Gauge::default(),
+        };
+        metrics.registry.register("connections", "Open connections", connections);
+        metrics.register_traffic();
+        metrics.register_state();
+        metrics
+    }
+
+    fn register_traffic(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("requests", "Requests ended, by answer", self.requests.clone());
+        registry.register_with_unit(
+            "request",
+            "From a request's head to the end of its answer",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        registry.register("fields", "Fields met, by what became of them", self.fields.clone());
+        registry.register(
+            "bodies_not_inspected",
+            "Bodies passed because no rule reads their type",
+            self.not_inspected.clone(),
+        );
+        registry.register("gate_refusals", "Connections refused for their bytes", self.gate_refusals.clone());
+    }
+
+    fn register_state(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "config_reload_failed",
+            "1 while the last reload was refused and an older state serves",
+            self.reload_failed.clone(),
+        );
+        registry.register("config_generation", "Configurations taken since the start", self.generation.clone());
+        registry.register("keyset_epoch", "Epoch of the keyset document in use", self.epochs.clone());
+        registry.register(
+            "stale_seconds_left",
+            "Seconds for which keys may still be used while their store or root is away",
+            self.stale_seconds_left.clone(),
+        );
+        registry.register("build", "What runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    }
+
+    /// A connection that counts as open until the guard is dropped.
+    pub fn connection(&self, peer: Peer) -> ConnectionGuard {
+        let gauge = match peer {
+            Peer::App => self.app_connections.clone(),
+            Peer::Upstream => self.upstream_connections.clone(),
+        };
+        gauge.inc();
+        ConnectionGuard(gauge)
+    }
+
+    /// Counts a refusal by the gate.
+    pub fn gate_refused(&self, peer: Peer, reason: &'static str) {
+        self.gate_refusals.get_or_create(&GateLabels { side: peer.as_str(), reason }).inc();
+    }
+
+    /// A configuration serves.
+    pub fn config_taken(&self, generation: u64) {
+        self.generation.set(generation);
+        self.reload_failed.set(0);
+    }
+
+    /// A reload was refused.
+    pub fn config_refused(&self) {
+        self.reload_failed.set(1);
+    }
+
+    /// A keyset document was loaded.
+    pub fn keyset_epoch(&self, keyset: &str, epoch: u64) {
+        self.epochs.get_or_create(&KeysetLabel { keyset: keyset.to_owned() }).set(epoch);
+    }
+
+    /// How long the keys may still be used.
+    pub fn stale_seconds_left(&self, seconds: i64) {
+        self.stale_seconds_left.set(seconds);
+    }
+
+    /// Media type of [`Metrics::text`].
+    pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// The exposition.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing into a string cannot fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Keeps `oilskin_connections` up by one.
+#[derive(Debug)]
+pub struct ConnectionGuard(Gauge);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_counts_until_its_guard_is_gone() {
+        let metrics = Metrics::new();
+        let guard = metrics.connection(Peer::App);
+        assert!(metrics.text().contains("oilskin_connections{side=\"app\"} 1\n"));
+        drop(guard);
+        assert!(metrics.text().contains("oilskin_connections{side=\"app\"} 0\n"));
+        assert!(metrics.text().contains("oilskin_connections{side=\"upstream\"} 0\n"));
+    }
+
+    #[test]
+    fn a_refused_reload_shows_until_one_is_taken() {
+        let metrics = Metrics::new();
+        metrics.config_refused();
+        assert!(metrics.text().contains("oilskin_config_reload_failed 1\n"));
+        metrics.config_taken(2);
+        assert!(metrics.text().contains("oilskin_config_reload_failed 0\n"));
+        assert!(metrics.text().contains("oilskin_config_generation 2\n"));
+    }
+
+    #[test]
+    fn labelled_metrics_have_the_promised_names() {
+        let metrics = Metrics::new();
+        metrics.gate_refused(Peer::Upstream, "chunk_size");
+        metrics.keyset_epoch("default", 7);
+        metrics.stale_seconds_left(60);
+        let text = metrics.text();
+        for line in [
+            "oilskin_gate_refusals_total{side=\"upstream\",reason=\"chunk_size\"} 1",
+            "oilskin_keyset_epoch{keyset=\"default\"} 7",
+            "oilskin_stale_seconds_left 60",
+            "oilskin_request_seconds_count 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(text.contains("oilskin_build_info{version="));
+    }
+}

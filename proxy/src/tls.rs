@@ -1,0 +1,59 @@
+//! TLS towards upstreams.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oilskin_config::Protocol;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+/// How one upstream is spoken to over TLS.
+pub(crate) struct Client {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) name: ServerName<'static>,
+}
+
+/// The native roots are read only when an `https://` upstream is configured; reading them costs tens of milliseconds.
+pub(crate) fn client(host: &str, protocol: Protocol, ca_file: Option<&Path>) -> Result<Client, String> {
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name that a certificate can carry"))?;
+    let mut roots = RootCertStore::empty();
+    for root in rustls_native_certs::load_native_certs().certs {
+        // Systems carry roots that webpki cannot parse; the others must not suffer for them.
+        let _ = roots.add(root);
+    }
+    if let Some(path) = ca_file {
+        add_file(&mut roots, path)?;
+    }
+    if roots.is_empty() {
+        return Err("no root certificates: install ca-certificates or name a ca_file".to_owned());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = match protocol {
+        Protocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Protocol::H1 => vec![b"http/1.1".to_vec()],
+        Protocol::H2 => vec![b"h2".to_vec()],
+    };
+    Ok(Client { config: Arc::new(config), name })
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| format!("{shown}: {error}"))?;
+    let mut count = 0_usize;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| format!("{shown}: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("{shown}: {error}"))?;
+        count += 1;
+    }
+    match count {
+        0 => Err(format!("{shown} holds no certificate (PEM)")),
+        _ => Ok(()),
+    }
+}

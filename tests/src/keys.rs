@@ -1,0 +1,74 @@
+//! Keys of a test: a root key and a keyset in a folder of their own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oilskin_crypto::document::{self, NewKeyset, Policy};
+use oilskin_crypto::{Cipher, DEFAULT_BYTES, FileRoot, FileStore, KeyStore, KeysetHandle, RootKey, Slab};
+use tempfile::TempDir;
+
+/// A folder with `root.key` and `keys/`.
+#[derive(Debug)]
+pub struct Keys {
+    folder: TempDir,
+}
+
+impl Keys {
+    /// A new root key and the keyset `default`.
+    pub fn new() -> Self {
+        Self::with(Cipher::XChaCha20Poly1305, false)
+    }
+
+    /// The same with this cipher, perhaps marked as development keys.
+    pub fn with(cipher: Cipher, development: bool) -> Self {
+        let keys = Self { folder: tempfile::tempdir().unwrap() };
+        FileRoot::create(&keys.folder.path().join("root.key"), &slab()).unwrap();
+        keys.add("default", cipher, development);
+        keys
+    }
+
+    /// Adds a keyset under the same root.
+    pub fn add(&self, name: &str, cipher: Cipher, development: bool) {
+        let slab = slab();
+        let new = NewKeyset { name, cipher, development, refresh: 60, now: 1_700_000_000 };
+        let made = document::create(new, &self.roots(&slab), &slab).unwrap();
+        FileStore::new(&self.folder.path().join("keys")).write(name, None, &made).unwrap();
+    }
+
+    fn roots(&self, slab: &Arc<Slab>) -> Vec<Box<dyn RootKey>> {
+        vec![Box::new(FileRoot::read(&self.folder.path().join("root.key"), slab).unwrap())]
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `OILSKIN_ROOT_KEY`.
+    pub fn root_uri(&self) -> String {
+        format!("file:{}", self.folder.path().join("root.key").display())
+    }
+
+    /// `OILSKIN_KEY_STORE`.
+    pub fn store_uri(&self) -> String {
+        format!("file:{}", self.folder.path().join("keys").display())
+    }
+
+    /// A keyset opened beside the proxy, to look at its tokens with.
+    pub fn handle(&self, name: &str) -> KeysetHandle {
+        let slab = slab();
+        let stored = FileStore::new(&self.folder.path().join("keys")).read(name).unwrap();
+        let policy = Policy { development: true, ..Policy::default() };
+        KeysetHandle::held(document::open(&stored.bytes, name, &self.roots(&slab), &slab, policy).unwrap())
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn slab() -> Arc<Slab> {
+    Slab::new(DEFAULT_BYTES, true).unwrap()
+}

@@ -1,0 +1,6 @@
+//! One binary: the app in process, real sockets, real clients.
+
+mod bypass;
+mod failing;
+mod forwarding;
+mod refusals;
