@@ -10,7 +10,6 @@ use arc_swap::ArcSwap;
 use oilskin_config::{Bind, Config};
 use tokio::sync::{Semaphore, watch};
 
-use crate::admin;
 use crate::keys::{KeyError, Keyrings};
 use crate::limits;
 use crate::listen::{self, Bound};
@@ -44,7 +43,6 @@ pub enum StartError {
 pub struct App {
     config: Config,
     listeners: Vec<Bound>,
-    service: admin::Bound,
     snapshot: Arc<ArcSwap<Snapshot>>,
     names: Arc<Names>,
     metrics: Arc<Metrics>,
@@ -70,11 +68,9 @@ impl App {
             .iter()
             .map(|listener| listen::bind(&listener.bind).map_err(|error| StartError::Listen(shown(&listener.bind), error)))
             .collect::<Result<Vec<_>, _>>()?;
-        let service = admin::bind(&config.service).map_err(|(at, error)| StartError::Listen(shown(&at), error))?;
         Ok(Self {
             config,
             listeners,
-            service,
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             names: Names::new(),
             metrics,
@@ -86,6 +82,11 @@ impl App {
     /// Where the listener of that index listens; none for a Unix socket.
     pub fn address(&self, listener: usize) -> Option<SocketAddr> {
         self.listeners.get(listener).and_then(Bound::address)
+    }
+
+    /// Where metrics are read.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        None
     }
 
     /// Starts all threads.
@@ -111,8 +112,8 @@ impl App {
             let thread = spawn(format!("worker-{id}"), move || worker::run(id, shared, sockets))?;
             running.workers.push(thread);
         }
-        let (service, metrics, keyrings) = (self.service, self.metrics, self.keyrings);
-        let control = spawn("control".to_owned(), move || control(service, metrics, keyrings, stopped))?;
+        let (metrics, keyrings) = (self.metrics, self.keyrings);
+        let control = spawn("control".to_owned(), move || control(metrics, keyrings, stopped))?;
         running.control = Some(control);
         Ok(running)
     }
@@ -131,7 +132,6 @@ fn spawn<T: Send + 'static>(
 
 /// What is not on the data path: admin, metrics, health, keys.
 fn control(
-    service: admin::Bound,
     metrics: Arc<Metrics>,
     keyrings: Arc<Keyrings>,
     mut stopped: watch::Receiver<Stop>,
@@ -139,11 +139,9 @@ fn control(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let mut tasks = tokio::task::JoinSet::new();
-        admin::serve(service, &telemetry, &mut tasks)?;
-        tasks.spawn(keyrings.keep_fresh(Arc::clone(&telemetry)));
+        tasks.spawn(keyrings.keep_fresh(metrics, |_| ()));
         // Health and metrics answer while requests drain, too.
         let _ = stopped.wait_for(|stop| *stop != Stop::Serve).await;
-        telemetry.readiness().draining();
         let _ = stopped.wait_for(|stop| *stop == Stop::Now).await;
         Ok(())
     })

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 pub(crate) use progress::{Progress, Stall};
 
 use crate::error::{Code, Failure};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Sending};
 use crate::outcome::Tail;
 use crate::rewrite::Rewriting;
 
@@ -81,7 +81,7 @@ impl Aborted {
 pub(crate) struct Passing {
     source: Incoming,
     progress: Progress,
-    exchange: Option<Rc<Exchange>>,
+    sending: Option<Sending>,
     tail: Option<Box<Tail>>,
     left: Option<u64>,
 }
@@ -89,18 +89,18 @@ pub(crate) struct Passing {
 impl Passing {
     /// A request body on its way to the upstream, at most `max` bytes.
     pub(crate) fn request(source: Incoming, progress: Progress, max: Option<u64>, exchange: Rc<Exchange>) -> Self {
-        Self { source, progress, exchange: Some(exchange), tail: None, left: max }
+        Self { source, progress, sending: Some(Sending::new(exchange)), tail: None, left: max }
     }
 
     /// A response body on its way to the app.
     pub(crate) fn response(source: Incoming, progress: Progress, tail: Box<Tail>) -> Self {
-        Self { source, progress, exchange: None, tail: Some(tail), left: None }
+        Self { source, progress, sending: None, tail: Some(tail), left: None }
     }
 
     fn fail(&mut self, code: Code, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let failure = Failure::new(code, reason);
-        match (&self.exchange, &mut self.tail) {
-            (Some(exchange), _) => exchange.fail(failure),
+        match (&mut self.sending, &mut self.tail) {
+            (Some(sending), _) => sending.fail(failure),
             (None, Some(tail)) => tail.abort(failure),
             (None, None) => {}
         }
@@ -109,8 +109,8 @@ impl Passing {
 
     fn count(&mut self, bytes: usize) -> bool {
         self.progress.moved(bytes);
-        if let Some(exchange) = &self.exchange {
-            exchange.count(bytes);
+        if let Some(sending) = &self.sending {
+            sending.count(bytes);
         }
         if let Some(tail) = &mut self.tail {
             tail.count(bytes);
@@ -126,8 +126,8 @@ impl Passing {
     }
 
     fn end(&mut self) {
-        if let Some(exchange) = &self.exchange {
-            exchange.complete();
+        if let Some(sending) = &mut self.sending {
+            sending.complete();
         }
         if let Some(tail) = self.tail.take() {
             tail.complete();
@@ -147,7 +147,7 @@ impl Passing {
                 self.end();
                 Poll::Ready(None)
             }
-            Some(Err(_)) if self.exchange.is_some() => self.fail(Code::Truncated, "client_left"),
+            Some(Err(_)) if self.sending.is_some() => self.fail(Code::Truncated, "client_left"),
             Some(Err(_)) => self.fail(Code::UpstreamClosed, "upstream_cut_body"),
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
@@ -168,12 +168,8 @@ impl Passing {
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        let complete = self.source.is_end_stream();
-        if let Some(exchange) = &self.exchange {
-            exchange.end(complete);
-        }
-        if complete && let Some(tail) = self.tail.take() {
-            tail.complete();
+        if self.source.is_end_stream() {
+            self.end();
         }
     }
 }

@@ -6,6 +6,41 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::Failure;
 
+/// The body's end of an exchange: dropped before the body was whole, it ends it.
+pub(crate) struct Sending(Option<Rc<Exchange>>);
+
+impl Sending {
+    pub(crate) fn new(exchange: Rc<Exchange>) -> Self {
+        Self(Some(exchange))
+    }
+
+    pub(crate) fn count(&self, bytes: usize) {
+        if let Some(exchange) = &self.0 {
+            exchange.count(bytes);
+        }
+    }
+
+    pub(crate) fn complete(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.end(true);
+        }
+    }
+
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        if let Some(exchange) = self.0.take() {
+            exchange.fail(failure);
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.end(false);
+        }
+    }
+}
+
 /// Shared by the handler and the request body it has sent off.
 #[derive(Default)]
 pub(crate) struct Exchange {
@@ -23,18 +58,13 @@ impl Exchange {
     }
 
     /// The request failed on our side; the first reason stays.
-    pub(crate) fn fail(&self, failure: Failure) {
+    fn fail(&self, failure: Failure) {
         self.failure.borrow_mut().get_or_insert(failure);
         self.end(false);
     }
 
-    /// The whole request was handed on.
-    pub(crate) fn complete(&self) {
-        self.end(true);
-    }
-
     /// The body is gone, whether complete or not.
-    pub(crate) fn end(&self, complete: bool) {
+    fn end(&self, complete: bool) {
         if !self.over.replace(true) {
             self.complete.set(complete);
             if let Some(waker) = self.waker.borrow_mut().take() {
@@ -43,7 +73,7 @@ impl Exchange {
         }
     }
 
-    pub(crate) fn count(&self, bytes: usize) {
+    fn count(&self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.bytes.set(self.bytes.get().saturating_add(bytes));
     }

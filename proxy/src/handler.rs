@@ -18,7 +18,7 @@ use crate::headers;
 use crate::media::{self, Reading};
 use crate::outcome::{Record, Tail};
 use crate::query;
-use crate::rewrite::{Held, Rewriting, Source};
+use crate::rewrite::{Held, Rewriting, Source, linger};
 use crate::route::NoMatch;
 use crate::rules::PhaseRules;
 use crate::snapshot::{Route, Snapshot};
@@ -212,8 +212,15 @@ async fn request_body(
     }
     let exchange = Exchange::new();
     let progress = Progress::new(snapshot.timeouts.body_idle, snapshot.limits.min_body_rate);
-    let reading = judge(&asked.route, &asked.route.request, request.headers())?;
+    let reading = judge(&asked.route, &asked.route.request, request.headers());
     let (mut head, body) = request.into_parts();
+    let reading = match reading {
+        Ok(reading) => reading,
+        Err(failure) => {
+            linger(body);
+            return Err(failure);
+        }
+    };
     let Some(reading) = reading else {
         let body = Passing::request(body, progress, max, Rc::clone(&exchange));
         return Ok((Request::from_parts(head, Body::Passing(body)), Some(exchange)));
@@ -223,7 +230,6 @@ async fn request_body(
     rewriting.asks(Rc::clone(&exchange));
     let body = match rewriting.hold().await? {
         Held::Whole(bytes, trailers) => {
-            exchange.complete();
             rewritten_head(&mut head.headers, Some(bytes.len()), &trailers);
             Body::whole(bytes, trailers)
         }

@@ -1,5 +1,6 @@
 //! Oilskin, a sidecar proxy that encrypts chosen fields of an app's HTTP traffic.
 
+mod app;
 mod body;
 mod dial;
 mod engine;
@@ -28,3 +29,5 @@ mod stream;
 mod telemetry;
 mod tls;
 mod worker;
+
+pub use app::{App, Running, StartError};

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -15,12 +16,16 @@ use oilskin_config::Limits;
 use crate::body::{Aborted, Progress, Stall};
 use crate::engine::Engine;
 use crate::error::{Code, Failure};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Sending};
 use crate::fields::{PathValues, Rewriter};
 use crate::headers;
 use crate::media::Reading;
 use crate::outcome::Tail;
 use crate::pool::Lent;
+
+/// How long a refused body is still read, and how much of it.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
 
 /// How a body came out of its hold.
 pub(crate) enum Held {
@@ -51,7 +56,7 @@ pub(crate) struct Rewriting {
     trailers: Option<HeaderMap>,
     hold: usize,
     /// Of a request: who waits for its end.
-    exchange: Option<Rc<Exchange>>,
+    sending: Option<Sending>,
     /// Of a response: the connection it comes over, and the record of the exchange.
     lent: Option<Lent>,
     tail: Option<Box<Tail>>,
@@ -92,7 +97,7 @@ impl Rewriting {
             ended: false,
             trailers: None,
             hold: limits.hold,
-            exchange: None,
+            sending: None,
             lent: None,
             tail: None,
         })
@@ -100,7 +105,7 @@ impl Rewriting {
 
     /// It is a request's.
     pub(crate) fn asks(&mut self, exchange: Rc<Exchange>) {
-        self.exchange = Some(exchange);
+        self.sending = Some(Sending::new(exchange));
     }
 
     /// It is a response's and comes over `lent`.
@@ -119,8 +124,16 @@ impl Rewriting {
     /// Anything wrong so far: nothing was sent yet, so it can still be told.
     pub(crate) async fn hold(mut self: Box<Self>) -> Result<Held, Failure> {
         let hold = self.hold;
-        poll_fn(|cx| self.poll_fill(cx, hold)).await?;
+        if let Err(failure) = poll_fn(|cx| self.poll_fill(cx, hold)).await {
+            if self.sending.is_some() {
+                linger(self.source);
+            }
+            return Err(failure);
+        }
         if self.ended && !matches!(self.machine, Machine::Copy) {
+            if let Some(mut sending) = self.sending.take() {
+                sending.complete();
+            }
             let trailers = self.trailers.take();
             return Ok(Held::Whole(std::mem::take(&mut self.out).into(), trailers));
         }
@@ -153,7 +166,7 @@ impl Rewriting {
     }
 
     fn cut(&self) -> Failure {
-        match self.exchange {
+        match self.sending {
             Some(_) => Failure::new(Code::Truncated, "client_left"),
             None => Failure::new(Code::UpstreamClosed, "upstream_cut_body"),
         }
@@ -161,8 +174,8 @@ impl Rewriting {
 
     fn data(&mut self, data: &[u8]) -> Result<(), Failure> {
         self.progress.moved(data.len());
-        if let Some(exchange) = &self.exchange {
-            exchange.count(data.len());
+        if let Some(sending) = &self.sending {
+            sending.count(data.len());
         }
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(data.len() as u64).ok_or_else(|| Failure::new(Code::TooLarge, "max_body"))?;
@@ -224,8 +237,8 @@ impl Rewriting {
             }
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
-        if let Some(exchange) = self.exchange.take() {
-            exchange.complete();
+        if let Some(mut sending) = self.sending.take() {
+            sending.complete();
         }
         if let Some(tail) = self.tail.take() {
             tail.complete();
@@ -234,18 +247,29 @@ impl Rewriting {
     }
 
     fn fail(&mut self, failure: Failure) {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.fail(failure);
+        self.ended = true;
+        if let Some(mut sending) = self.sending.take() {
+            sending.fail(failure);
         } else if let Some(mut tail) = self.tail.take() {
             tail.abort(failure);
         }
     }
 }
 
-impl Drop for Rewriting {
-    fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.end(false);
-        }
+/// A refused request body is read a little longer: closing at once would reset the connection, and the app might never
+/// see why (RFC 9112 9.6).
+pub(crate) fn linger(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
     }
+    // Ends with the body, its bounds, or its connection, whichever is first.
+    tokio::task::spawn_local(tokio::time::timeout(LINGER, async move {
+        let mut left = LINGER_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    }));
 }

@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub(super) watched: Vec<u16>,
     /// A child or one below it may be left out, so separators are held back.
     pub(super) may_drop: bool,
+    /// Nothing is to be done about such a value itself.
+    pub(super) inert: bool,
     members: Members,
     elements: Elements,
 }
@@ -206,6 +208,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        node.inert = node.rule.is_none() && node.watched.is_empty() && !node.may_drop;
         // The outermost selected value wins: nothing is looked for inside.
         if node.rule.is_none() {
             self.members(set, &mut node.members)?;

@@ -1,6 +1,7 @@
 //! The machine itself.
 
 mod deliver;
+mod lane;
 mod walk;
 
 use std::sync::Arc;
@@ -20,7 +21,10 @@ pub struct Rewriter {
     path: PathValues,
     expect: Expect,
     token: Token,
+    /// Open containers in which something can still match.
     stack: Vec<Frame>,
+    /// Closing brackets of the open containers above those: nothing can match in them.
+    dead: Vec<u8>,
     serial: u32,
     /// Where the value of the member just named leads.
     member: u32,
@@ -98,6 +102,7 @@ impl Rewriter {
             expect: Expect::Value,
             token: Token::None,
             stack: Vec::new(),
+            dead: Vec::new(),
             serial: 0,
             member: DEAD,
             key: Key::default(),

@@ -1,5 +1,7 @@
 //! Walks a piece byte by byte: validates, keeps the path, tells which values are wanted.
 
+use std::sync::Arc;
+
 use super::{Expect, Key, Rewriter, Token, Want};
 use crate::fields::automaton::{DEAD, Node, ROOT};
 use crate::fields::bound::{Each, Frame, MAX_SPELLED};
@@ -37,9 +39,16 @@ impl Rewriter {
         out: &mut Vec<u8>,
     ) -> Result<usize, Error<R::Error>> {
         let mut piece = Piece { input, at: 0, run: 0, start: 0, key: 0 };
+        let program = Arc::clone(&self.program);
         while piece.at < input.len() {
             if self.queue.late() >= self.limits.holes || self.queue.held() >= self.limits.hole_bytes {
                 break;
+            }
+            if matches!(self.token, Token::None) && !self.separating {
+                self.lane(&program.nodes, &mut piece).map_err(Error::Malformed)?;
+                if piece.at >= input.len() {
+                    break;
+                }
             }
             match self.token {
                 Token::None => self.next(&mut piece, r, out)?,
@@ -116,24 +125,21 @@ impl Rewriter {
         let Some(&byte) = piece.input.get(piece.at) else { return Ok(()) };
         match (self.expect, byte) {
             (Expect::Next, b',') => {
-                let frame = self.stack.last();
-                if frame.is_some_and(|frame| frame.drops) {
+                if self.dead.is_empty() && self.stack.last().is_some_and(|frame| frame.drops) {
                     self.emit(piece, out);
                     self.separating = true;
                 }
-                self.expect = if frame_is_array(self.stack.last()) { Expect::Value } else { Expect::Key };
+                self.expect = if self.in_array() { Expect::Value } else { Expect::Key };
                 piece.at += 1;
                 Ok(())
             }
-            (Expect::Next | Expect::FirstElement, b']') if frame_is_array(self.stack.last()) => {
+            (Expect::Next | Expect::FirstElement, b']') if self.in_array() => {
                 self.close(piece, r, out)
             }
-            (Expect::Next | Expect::FirstKey, b'}') if !frame_is_array(self.stack.last()) => self.close(piece, r, out),
+            (Expect::Next | Expect::FirstKey, b'}') if !self.in_array() => self.close(piece, r, out),
             (Expect::FirstKey | Expect::Key, b'"') => {
                 piece.at += 1;
-                piece.key = piece.at;
-                self.key = Key { bytes: std::mem::take(&mut self.key.bytes), ..Key::default() };
-                self.key.bytes.clear();
+                self.begin_key(piece, piece.at);
                 self.token = Token::Key(Text::default());
                 self.go_on(piece, r, out)
             }
@@ -198,7 +204,7 @@ impl Rewriter {
     /// A member's name is whole: where does its value lead?
     fn name(&mut self, text: Text, piece: &Piece<'_>) {
         self.expect = Expect::Colon;
-        let state = self.stack.last().map_or(DEAD, |frame| frame.state);
+        let state = self.state();
         let Some(node) = self.program.nodes.get(state as usize).filter(|_| state != DEAD) else {
             self.member = DEAD;
             return;
@@ -222,9 +228,36 @@ impl Rewriter {
         };
     }
 
+    pub(super) fn begin_key(&mut self, piece: &mut Piece<'_>, at: usize) {
+        piece.key = at;
+        self.key = Key { bytes: std::mem::take(&mut self.key.bytes), ..Key::default() };
+        self.key.bytes.clear();
+    }
+
+    /// Brackets that are open.
+    pub(super) fn depth(&self) -> usize {
+        self.stack.len() + self.dead.len()
+    }
+
+    /// Whether the innermost open container is an array.
+    fn in_array(&self) -> bool {
+        match self.dead.last() {
+            Some(closer) => *closer == b']',
+            None => self.stack.last().is_some_and(|frame| frame.array),
+        }
+    }
+
+    /// The state of the innermost open container.
+    fn state(&self) -> u32 {
+        match self.dead.is_empty() {
+            true => self.stack.last().map_or(DEAD, |frame| frame.state),
+            false => DEAD,
+        }
+    }
+
     /// Keeps a cut name, but never more of it than could matter.
     fn carry_key(&mut self, bytes: &[u8]) {
-        let state = self.stack.last().map_or(DEAD, |frame| frame.state);
+        let state = self.state();
         let longest = self.node(state).map_or(0, |node| node.longest() * 6);
         self.key.carried = true;
         match self.key.over || self.key.bytes.len() + bytes.len() > longest {
@@ -252,6 +285,10 @@ impl Rewriter {
         let state = match self.want {
             // Inside a wanted container nothing else is looked for.
             Want::Field { .. } => DEAD,
+            _ if !self.dead.is_empty() => {
+                piece.start = piece.at;
+                DEAD
+            }
             _ => self.arrive(token.is_none(), piece, out)?,
         };
         piece.at += 1;
@@ -304,7 +341,7 @@ impl Rewriter {
         if let Some(rule) = wanted {
             self.emit(piece, out);
             self.held.clear();
-            self.want = Want::Field { rule, base: self.stack.len() };
+            self.want = Want::Field { rule, base: self.depth() };
         } else if watched && !container && selected.is_none() {
             self.held.clear();
             self.want = Want::Watched { state };
@@ -321,28 +358,33 @@ impl Rewriter {
 
     /// A container opens; the value it is was looked at already.
     fn open<E>(&mut self, byte: u8, state: u32, piece: &mut Piece<'_>, out: &mut Vec<u8>) -> Result<(), Error<E>> {
-        if self.stack.len() >= self.limits.depth {
+        if self.depth() >= self.limits.depth {
             return Err(Error::TooDeep);
         }
         let array = byte == b'[';
         self.expect = if array { Expect::FirstElement } else { Expect::FirstKey };
-        self.serial = self.serial.wrapping_add(1);
-        let mut frame = Frame { array, serial: self.serial, ..Frame::default() };
-        if !matches!(self.want, Want::Field { .. }) {
-            let rule = self.node(state).filter(|_| state != DEAD).and_then(|node| node.rule).map(usize::from);
-            let above = self.stack.last().and_then(|frame| frame.each);
-            frame.each = above.or_else(|| rule.map(|rule| Each { rule, holder: self.holder() }));
-            frame.state = if frame.each.is_some() { DEAD } else { state };
-            frame.drops = match frame.each {
-                Some(each) => self.program.rules.get(each.rule).is_some_and(|rule| rule.may_drop),
-                None => state != DEAD && self.node(state).is_some_and(|node| node.may_drop),
-            };
-            if frame.drops {
-                self.emit(piece, out);
-                self.separators.clear();
-                self.separating = true;
-            }
+        let above = self.stack.last().and_then(|frame| frame.each);
+        let wanted = matches!(self.want, Want::Field { .. });
+        if wanted || !self.dead.is_empty() || (state == DEAD && above.is_none()) {
+            // An opening bracket and its closing one are two apart in ASCII.
+            self.dead.push(byte + 2);
+            return Ok(());
         }
+        self.serial = self.serial.wrapping_add(1);
+        let rule = self.node(state).filter(|_| state != DEAD).and_then(|node| node.rule).map(usize::from);
+        let each = above.or_else(|| rule.map(|rule| Each { rule, holder: self.holder() }));
+        let drops = match each {
+            Some(each) => self.program.rules.get(each.rule).is_some_and(|rule| rule.may_drop),
+            None => self.node(state).is_some_and(|node| node.may_drop),
+        };
+        let state = if each.is_some() { DEAD } else { state };
+        if drops {
+            self.emit(piece, out);
+            self.separators.clear();
+            self.separating = true;
+        }
+        let serial = self.serial;
+        let frame = Frame { array, serial, each, drops, state, ..Frame::default() };
         self.stack.push(frame);
         Ok(())
     }
@@ -360,6 +402,9 @@ impl Rewriter {
         out: &mut Vec<u8>,
     ) -> Result<(), Error<R::Error>> {
         piece.at += 1;
+        if self.dead.pop().is_some() {
+            return self.container_ended(piece, r, out);
+        }
         let Some(frame) = self.stack.pop() else { return Err(Error::Malformed("a bracket closes nothing")) };
         if frame.drops {
             if std::mem::take(&mut self.separating) {
@@ -376,15 +421,24 @@ impl Rewriter {
         if !self.pending.is_empty() {
             self.frame_closed(frame.serial, r, out)?;
         }
+        self.container_ended(piece, r, out)
+    }
+
+    fn container_ended<R: Resolver>(
+        &mut self,
+        piece: &mut Piece<'_>,
+        r: &mut R,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error<R::Error>> {
         self.value_ended();
         match self.want {
-            Want::Field { base, .. } if base == self.stack.len() => self.field_ended(piece, r, out),
+            Want::Field { base, .. } if base == self.depth() => self.field_ended(piece, r, out),
             _ => Ok(()),
         }
     }
 
     fn value_ended(&mut self) {
-        self.expect = if self.stack.is_empty() { Expect::End } else { Expect::Next };
+        self.expect = if self.depth() == 0 { Expect::End } else { Expect::Next };
     }
 
     /// A string, number or word is whole.
@@ -396,7 +450,7 @@ impl Rewriter {
     ) -> Result<(), Error<R::Error>> {
         self.value_ended();
         match self.want {
-            Want::Field { base, .. } if base == self.stack.len() => self.field_ended(piece, r, out),
+            Want::Field { base, .. } if base == self.depth() => self.field_ended(piece, r, out),
             Want::Watched { state } => {
                 self.want = Want::Nothing;
                 let here = piece.from_start();
@@ -440,8 +494,4 @@ impl Rewriter {
         let mut piece = Piece { input: &[], at: 0, run: 0, start: 0, key: 0 };
         self.scalar_ended(&mut piece, r, out)
     }
-}
-
-fn frame_is_array(frame: Option<&Frame>) -> bool {
-    frame.is_some_and(|frame| frame.array)
 }
