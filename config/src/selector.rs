@@ -59,6 +59,11 @@ impl Selector {
         &self.segments
     }
 
+    /// A selector that was not written, for questions about others.
+    pub(crate) fn of(segments: Vec<Segment>) -> Self {
+        Self { segments, text: String::new() }
+    }
+
     /// The text it was parsed from.
     pub fn as_str(&self) -> &str {
         &self.text

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use oilskin_config::{Bind, Config};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
+use crate::admin::{self, Servers, Source};
 use crate::keys::{KeyError, Keyrings};
 use crate::limits;
-use crate::listen::{self, Bound};
+use crate::listen::{self, Bound, SocketFile};
 use crate::names::Names;
+use crate::ready::Readiness;
 use crate::snapshot::{BuildError, Snapshot};
 use crate::telemetry::Metrics;
 use crate::worker::{self, Shared, Stop};
@@ -45,7 +48,8 @@ pub struct App {
     listeners: Vec<Bound>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     names: Arc<Names>,
-    metrics: Arc<Metrics>,
+    servers: Servers,
+    source: Source,
     keyrings: Arc<Keyrings>,
     connections: usize,
 }
@@ -66,14 +70,20 @@ impl App {
         let listeners = config
             .listeners
             .iter()
-            .map(|listener| listen::bind(&listener.bind).map_err(|error| StartError::Listen(shown(&listener.bind), error)))
+            .map(|listener| {
+                listen::bind(&listener.bind).map_err(|error| StartError::Listen(shown(&listener.bind), error))
+            })
             .collect::<Result<Vec<_>, _>>()?;
+        let servers = admin::bind(&config.service).map_err(|(at, error)| StartError::Listen(shown(&at), error))?;
+        let readiness = Arc::new(Readiness::default());
+        readiness.missing_keys(keyrings.missing());
         Ok(Self {
             config,
             listeners,
+            servers,
+            source: Source { metrics, readiness },
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             names: Names::new(),
-            metrics,
             keyrings,
             connections,
         })
@@ -86,7 +96,12 @@ impl App {
 
     /// Where metrics are read.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        None
+        self.servers.metrics_address()
+    }
+
+    /// Where health is asked.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.servers.health_address()
     }
 
     /// Starts all threads.
@@ -98,11 +113,13 @@ impl App {
         let shared = Shared {
             snapshot: self.snapshot,
             names: self.names,
-            metrics: Arc::clone(&self.metrics),
+            metrics: Arc::clone(&self.source.metrics),
             connections: Arc::new(Semaphore::new(self.connections)),
             stop: stopped.clone(),
         };
-        let mut running = Running { stop, workers: Vec::new(), control: None, drain: self.config.timeouts.drain };
+        let files = self.listeners.iter().filter_map(SocketFile::of).collect();
+        let mut running =
+            Running { files, stop, workers: Vec::new(), control: None, drain: self.config.timeouts.drain };
         let workers = limits::workers(self.config.workers);
         let mut own = self.listeners;
         for id in 0..workers {
@@ -112,8 +129,8 @@ impl App {
             let thread = spawn(format!("worker-{id}"), move || worker::run(id, shared, sockets))?;
             running.workers.push(thread);
         }
-        let (metrics, keyrings) = (self.metrics, self.keyrings);
-        let control = spawn("control".to_owned(), move || control(metrics, keyrings, stopped))?;
+        let (servers, source, keyrings) = (self.servers, self.source, self.keyrings);
+        let control = spawn("control".to_owned(), move || control(servers, source, keyrings, stopped))?;
         running.control = Some(control);
         Ok(running)
     }
@@ -132,16 +149,21 @@ fn spawn<T: Send + 'static>(
 
 /// What is not on the data path: admin, metrics, health, keys.
 fn control(
-    metrics: Arc<Metrics>,
+    servers: Servers,
+    source: Source,
     keyrings: Arc<Keyrings>,
     mut stopped: watch::Receiver<Stop>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(keyrings.keep_fresh(metrics, |_| ()));
-        // Health and metrics answer while requests drain, too.
+        let mut tasks = JoinSet::new();
+        servers.serve(&source, &mut tasks)?;
+        let readiness = Arc::clone(&source.readiness);
+        let changed = move |missing| readiness.missing_keys(missing);
+        tasks.spawn(keyrings.keep_fresh(Arc::clone(&source.metrics), changed));
+        // Health and metrics answer while requests drain, too. An error means that the sender is gone: the end as well.
         let _ = stopped.wait_for(|stop| *stop != Stop::Serve).await;
+        source.readiness.drain();
         let _ = stopped.wait_for(|stop| *stop == Stop::Now).await;
         Ok(())
     })
@@ -157,6 +179,7 @@ fn shown(bind: &Bind) -> String {
 
 /// A running process' threads.
 pub struct Running {
+    files: Vec<SocketFile>,
     stop: watch::Sender<Stop>,
     workers: Vec<JoinHandle<io::Result<usize>>>,
     control: Option<JoinHandle<io::Result<()>>>,
@@ -185,6 +208,7 @@ impl Running {
     /// What ended a thread early.
     pub fn join(mut self) -> io::Result<usize> {
         let mut cut = 0;
+        self.files.clear();
         let mut outcome = Ok(());
         for worker in self.workers.drain(..) {
             match worker.join() {

@@ -53,16 +53,14 @@ pub(crate) async fn dial(
     limits: &Limits,
     deadline: Duration,
 ) -> io::Result<Dialled> {
-    timeout(deadline, connect(upstream, names, limits, deadline))
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(deadline, connect(upstream, names, limits)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(upstream: &Upstream, names: &Arc<Names>, limits: &Limits, deadline: Duration) -> io::Result<Dialled> {
+async fn connect(upstream: &Upstream, names: &Arc<Names>, limits: &Limits) -> io::Result<Dialled> {
     let (stream, alpn_h2) = match &upstream.target {
         Target::Unix(path) => (Stream::Unix(UnixStream::connect(path).await?), false),
         Target::Tcp { host, port } => {
-            let tcp = names.connect(host, *port, deadline).await?;
+            let tcp = names.connect(host, *port).await?;
             match &upstream.tls {
                 None => (Stream::Tcp(tcp), false),
                 Some(tls) => {

@@ -1,5 +1,6 @@
 //! Oilskin, a sidecar proxy that encrypts chosen fields of an app's HTTP traffic.
 
+mod admin;
 mod app;
 mod body;
 mod dial;
@@ -20,6 +21,7 @@ mod names;
 mod outcome;
 mod pool;
 mod query;
+mod ready;
 mod rewrite;
 mod route;
 mod rules;

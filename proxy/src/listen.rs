@@ -19,7 +19,7 @@ const BACKLOG: i32 = 1024;
 pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
-    /// A Unix socket and its path, removed again at the end.
+    /// A Unix socket and its path.
     Unix(StdUnixListener, PathBuf),
 }
 
@@ -80,6 +80,25 @@ fn unix(path: &Path) -> io::Result<StdUnixListener> {
     let socket = StdUnixListener::bind(path)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// Removes a Unix socket's file when the process is done with it.
+pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    pub(crate) fn of(bound: &Bound) -> Option<Self> {
+        match bound {
+            Bound::Tcp(_) => None,
+            Bound::Unix(_, path) => Some(Self(path.clone())),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A listening socket of one worker.

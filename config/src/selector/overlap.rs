@@ -36,42 +36,6 @@ impl Selector {
         }
         true
     }
-
-    /// True where some value could be both what `path` names and selected by `self`, or inside what is.
-    pub(crate) fn may_hold(&self, path: &[Segment]) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut queue = vec![(0_usize, 0_usize)];
-        while let Some((own, theirs)) = queue.pop() {
-            let Some(segment) = self.segments.get(own) else { return true };
-            let Some(place) = path.get(theirs) else { continue };
-            if !seen.insert((own, theirs)) {
-                continue;
-            }
-            if meet(segment.steps(), place.steps()) {
-                queue.push((own + 1, theirs + 1));
-            }
-            if segment.is_descendant() {
-                queue.push((own, theirs + 1));
-            }
-            if place.is_descendant() {
-                queue.push((own + 1, theirs));
-            }
-        }
-        false
-    }
-}
-
-/// True where one name or index is picked by both.
-fn meet(left: &[Step], right: &[Step]) -> bool {
-    left.iter().any(|left| {
-        right.iter().any(|right| match (left, right) {
-            (Step::Wildcard, _) | (_, Step::Wildcard) => true,
-            (Step::Name(left), Step::Name(right)) => left == right,
-            (Step::Name(_), _) | (_, Step::Name(_)) => false,
-            // Two slices may still miss each other; to say they meet errs on the safe side.
-            _ => true,
-        })
-    })
 }
 
 struct Automaton<'a>(&'a [Segment]);

@@ -33,9 +33,8 @@ fn holds(bytes: &[u8], needle: &[u8]) -> bool {
 fn the_upstream_sees_tokens_and_the_app_reads_the_very_bytes_it_wrote() {
     for cipher in [Cipher::XChaCha20Poly1305, Cipher::Aegis256] {
         let upstream = Upstream::echo();
-        let proxy = Proxy::before(&upstream)
-            .fields("$.ssn, $..email, $.card.number")
-            .start_with(Keys::with(cipher, false));
+        let proxy =
+            Proxy::before(&upstream).fields("$.ssn, $..email, $.card.number").start_with(Keys::with(cipher, false));
         let answer = proxy.json("PUT", "/customers/42", DOCUMENT);
         assert_eq!(answer.status(), 200, "{}", answer.text());
         assert_eq!(answer.text(), DOCUMENT);

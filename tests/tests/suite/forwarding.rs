@@ -66,7 +66,9 @@ fn what_a_rewritten_answer_cannot_honour_does_not_go_upstream() {
 fn head_and_bodiless_answers_carry_no_length_of_another_representation() {
     let upstream = Upstream::scripted(|request, stream| {
         let status = if request.target() == "/304" { "304 Not Modified" } else { "200 OK" };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: 999\r\nETag: \"a\"\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: 999\r\nETag: \"a\"\r\n\r\n"
+        );
         let _ = stream.write_all(head.as_bytes());
         Then::Keep
     });
@@ -120,7 +122,8 @@ fn trailers_pass_both_ways() {
         Then::Keep
     });
     for fields in ["", "$.ssn"] {
-        let proxy = if fields.is_empty() { Proxy::before(&upstream) } else { Proxy::before(&upstream).fields(fields) }.start();
+        let proxy =
+            if fields.is_empty() { Proxy::before(&upstream) } else { Proxy::before(&upstream).fields(fields) }.start();
         let mut client = proxy.client();
         client.send(
             "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
@@ -160,13 +163,17 @@ fn a_long_body_streams_while_it_is_still_being_sent() {
     ))
     .start();
     let mut client = proxy.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n",
+    );
     let record = format!("{{\"ssn\":\"secret\",\"x\":\"{}\"}},", "y".repeat(1000));
     let chunk = format!("{:x}\r\n{record}\r\n", record.len());
     for _ in 0..200 {
         client.send(&chunk);
     }
-    arrived.recv_timeout(Duration::from_secs(10)).expect("the upstream got its first byte before the app sent its last");
+    arrived
+        .recv_timeout(Duration::from_secs(10))
+        .expect("the upstream got its first byte before the app sent its last");
     client.send("3\r\n{}]\r\n0\r\n\r\n");
     assert_eq!(client.response("POST").status(), 204);
 }
@@ -263,7 +270,14 @@ fn http_2_works_on_both_sides() {
     .start();
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let answer = tools::run(tools::program("curl").args([
-            "-sS", "-i", version, "-H", "content-type: application/json", "-d", r#"{"ssn":"123"}"#, &outer.url("/x"),
+            "-sS",
+            "-i",
+            version,
+            "-H",
+            "content-type: application/json",
+            "-d",
+            r#"{"ssn":"123"}"#,
+            &outer.url("/x"),
         ]));
         assert!(answer.ends_with(r#"{"ssn":"123"}"#), "{answer}");
         let protocol = if version == "--http1.1" { "HTTP/1.1 200" } else { "HTTP/2 200" };
@@ -286,7 +300,11 @@ fn a_unix_socket_serves_like_a_port() {
     ))
     .start();
     let answer = tools::run(tools::program("curl").args(["-sS", "--unix-socket"]).arg(&path).args([
-        "-H", "content-type: application/json", "-d", r#"{"ssn":"123"}"#, "http://app/x",
+        "-H",
+        "content-type: application/json",
+        "-d",
+        r#"{"ssn":"123"}"#,
+        "http://app/x",
     ]));
     assert_eq!(answer, r#"{"ssn":"123"}"#);
     assert!(upstream.one().text().contains("oil1."));

@@ -183,7 +183,12 @@ fn a_token_that_does_not_open_is_one_answer_whatever_the_cause() {
     ] {
         let answer = read_through(&format!("{{\"ssn\":\"{bad}\"}}"), copy());
         refused(&answer, 502, "decrypt_failed", &bad);
-        let head: Vec<_> = answer.head.lines().filter(|line| !line.starts_with("x-request-id") && !line.starts_with("date")).map(str::to_owned).collect();
+        let head: Vec<_> = answer
+            .head
+            .lines()
+            .filter(|line| !line.starts_with("x-request-id") && !line.starts_with("date"))
+            .map(str::to_owned)
+            .collect();
         let id = answer.header("x-request-id").unwrap().to_owned();
         answers.push((head, answer.text().replace(&id, "ID")));
     }
@@ -211,9 +216,8 @@ fn an_answer_that_cannot_be_trusted_is_a_502_and_one_that_no_rule_reads_passes()
         let proxy = Proxy::before(&upstream).fields("$.ssn").start();
         refused(&proxy.json("GET", "/", ""), 502, code, body);
     }
-    let upstream = Upstream::scripted(|_, stream| {
-        respond(stream, "500 Oops", &[("Content-Type", "text/html")], b"<h1>oops</h1>")
-    });
+    let upstream =
+        Upstream::scripted(|_, stream| respond(stream, "500 Oops", &[("Content-Type", "text/html")], b"<h1>oops</h1>"));
     let proxy = Proxy::before(&upstream).fields("$.ssn").start();
     let answer = proxy.json("GET", "/", "");
     assert_eq!((answer.status(), answer.text().as_str()), (500, "<h1>oops</h1>"));
@@ -235,14 +239,18 @@ fn an_answer_without_a_type_is_read_when_it_begins_like_json() {
 fn a_wrong_content_length_is_never_a_whole_message() {
     let (upstream, proxy) = protected();
     let mut client = proxy.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{\"ssn\":\"1\"}");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{\"ssn\":\"1\"}",
+    );
     client.finish();
     if let Ok(answer) = client.try_response("POST") {
         assert!(answer.status() >= 400, "{}", answer.head);
     }
     assert!(upstream.seen().iter().all(|request| !request.complete), "nothing whole was forwarded");
     let mut client = proxy.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n{\"ssn\":\"1\"}");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n{\"ssn\":\"1\"}",
+    );
     refused(&client.response("POST"), 400, "truncated", "a length too short");
 }
 
@@ -320,9 +328,7 @@ fn development_keys_and_tokens_are_refused_in_production() {
     let mut token = Vec::new();
     let spec = oilskin_crypto::FieldSpec::new(vec!["ssn".to_owned()]);
     let mut message = oilskin_crypto::Message::new(&handle, None, 0);
-    message
-        .encrypt(&spec, oilskin_crypto::Value::Null, oilskin_crypto::Bound::default(), &mut token)
-        .unwrap();
+    message.encrypt(&spec, oilskin_crypto::Value::Null, oilskin_crypto::Bound::default(), &mut token).unwrap();
     let body = format!("{{\"ssn\":\"{}\"}}", String::from_utf8(token).unwrap());
     refused(&read_through(&body, Keys::new()), 502, "decrypt_failed", "a development token");
 }

@@ -25,11 +25,9 @@ impl Rewriter {
             return Inside { array: *closer == b']', state: DEAD, fast: true };
         }
         match self.stack.last() {
-            Some(frame) => Inside {
-                array: frame.array,
-                state: frame.state,
-                fast: frame.each.is_none() && !frame.drops,
-            },
+            Some(frame) => {
+                Inside { array: frame.array, state: frame.state, fast: frame.each.is_none() && !frame.drops }
+            }
             None => Inside { array: false, state: DEAD, fast: false },
         }
     }

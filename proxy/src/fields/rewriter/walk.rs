@@ -133,9 +133,7 @@ impl Rewriter {
                 piece.at += 1;
                 Ok(())
             }
-            (Expect::Next | Expect::FirstElement, b']') if self.in_array() => {
-                self.close(piece, r, out)
-            }
+            (Expect::Next | Expect::FirstElement, b']') if self.in_array() => self.close(piece, r, out),
             (Expect::Next | Expect::FirstKey, b'}') if !self.in_array() => self.close(piece, r, out),
             (Expect::FirstKey | Expect::Key, b'"') => {
                 piece.at += 1;

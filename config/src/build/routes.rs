@@ -1,0 +1,393 @@
+//! `listeners:`, `upstreams:`, `routes:`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rules::{on_error, rules};
+use super::{Reader, join, one_of};
+use crate::problem::{Place, did_you_mean};
+use crate::value::{self, url};
+use crate::yaml::{Data, Node};
+use crate::{
+    Bind, BindPlace, Direction, Listener, OnDecryptError, Op, Phase, Protocol, Route, Rule, Scheme, Segment, Selector,
+    Step, Tenant, Trust, Upstream,
+};
+
+/// Listeners, upstreams and routes.
+#[derive(Default)]
+pub(super) struct Traffic {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) routes: Vec<Route>,
+}
+
+impl Listener {
+    /// Whether its peers are authenticated: a Unix socket, or a mesh proxy on loopback.
+    fn authenticated(&self) -> bool {
+        matches!(self.bind, Bind::Unix(_)) || self.trust == Trust::Mesh
+    }
+}
+
+pub(super) fn traffic(r: &mut Reader<'_>, tree: &Node, warnings: &mut Vec<String>) -> Traffic {
+    let listeners = listeners(r, tree);
+    let upstreams = upstreams(r, tree);
+    let mut traffic = Traffic { listeners, upstreams, routes: Vec::new() };
+    if tree.get("listeners").is_none() {
+        r.problem(&tree.place, "listeners", "missing: routes need a listener");
+    }
+    for (index, node) in r.list(tree, "", "routes").into_iter().enumerate() {
+        let at = format!("routes[{index}]");
+        r.known_keys(node, &at, "routes[]");
+        if let Some(route) = route(r, node, &at, &traffic) {
+            check(r, &node.place, &at, &route, &traffic, warnings);
+            traffic.routes.push(route);
+        }
+    }
+    if tree.get("routes").is_none() {
+        r.problem(&tree.place, "routes", "missing: nothing passes by itself");
+    }
+    conflicts(r, tree, &traffic);
+    traffic
+}
+
+fn listeners(r: &mut Reader<'_>, tree: &Node) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for (index, node) in r.list(tree, "", "listeners").into_iter().enumerate() {
+        let at = format!("listeners[{index}]");
+        r.known_keys(node, &at, "listeners[]");
+        let name = r.required(node, &at, "name", |text| value::name(text).map(|()| text.to_owned()));
+        let bind = r.required(node, &at, "bind", value::bind);
+        let words = [("egress", Direction::Egress), ("ingress", Direction::Ingress)];
+        let direction = r.setting(node, &at, "direction", |text| one_of(&words, text)).unwrap_or(Direction::Egress);
+        let trust = r.setting(node, &at, "trust", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
+        let (Some(name), Some(bind)) = (name, bind) else { continue };
+        if trust == Trust::Mesh && !value::is_local(&bind) {
+            r.problem(&node.place, &at, "trust: mesh is for loopback: elsewhere anyone could connect past the mesh");
+        }
+        if listeners.iter().any(|other| other.name == name) {
+            r.problem(&node.place, &at, format!("a second listener is named {name}"));
+        }
+        listeners.push(Listener { name, bind, direction, trust });
+    }
+    listeners
+}
+
+fn upstreams(r: &mut Reader<'_>, tree: &Node) -> Vec<Upstream> {
+    let entries = match tree.get("upstreams") {
+        None => return Vec::new(),
+        Some(Node { data: Data::Map(entries), .. }) => entries,
+        Some(other) => {
+            r.problem(&other.place, "upstreams", "must be a map of names");
+            return Vec::new();
+        }
+    };
+    let mut upstreams = Vec::new();
+    for entry in entries {
+        let at = join("upstreams", &entry.key);
+        if let Err(message) = value::name(&entry.key) {
+            r.problem(&entry.key_place, &at, message);
+        }
+        r.known_keys(&entry.value, &at, "upstreams.*");
+        let tls = entry.value.get("tls");
+        if let Some(tls) = tls {
+            r.known_keys(tls, &join(&at, "tls"), "upstreams.*.tls");
+        }
+        let ca_file = tls.and_then(|tls| r.setting(tls, &join(&at, "tls"), "ca_file", |text| Ok(text.into())));
+        let protocol = r.setting(&entry.value, &at, "protocol", |text| {
+            let words =
+                [("auto", None), ("h1", Some(Protocol::H1)), ("h2", Some(Protocol::H2)), ("h2c", Some(Protocol::H2))];
+            one_of(&words, text)
+        });
+        let Some(url) = r.required(&entry.value, &at, "url", url::parse) else { continue };
+        upstreams.push(upstream(&entry.key, url, protocol.flatten().unwrap_or(Protocol::Auto), ca_file));
+    }
+    upstreams
+}
+
+pub(super) fn upstream(name: &str, url: url::Url, protocol: Protocol, ca_file: Option<std::path::PathBuf>) -> Upstream {
+    Upstream {
+        name: name.to_owned(),
+        scheme: url.scheme,
+        target: url.target,
+        authority: url.authority,
+        prefix: url.prefix,
+        protocol,
+        ca_file: ca_file.filter(|_| url.scheme == Scheme::Https),
+    }
+}
+
+/// The index of a thing by its name, or a problem with the nearest one.
+fn by_name<'a>(
+    r: &mut Reader<'_>,
+    node: &Node,
+    at: &str,
+    key: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Option<usize> {
+    let wanted = r.required(node, at, key, |text| Ok(text.to_owned()))?;
+    let found = names.clone().position(|name| name == wanted);
+    if found.is_none() {
+        let place = node.get(key).map_or(&node.place, |node| &node.place);
+        r.problem(place, &join(at, key), format!("there is no {key} {wanted}{}", did_you_mean(&wanted, names)));
+    }
+    found
+}
+
+/// What a listener's direction does to each phase.
+pub(super) fn ops(direction: Direction) -> (Op, Op) {
+    match direction {
+        Direction::Egress => (Op::Encrypt, Op::Decrypt),
+        Direction::Ingress => (Op::Decrypt, Op::Encrypt),
+    }
+}
+
+fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option<Route> {
+    let name = r.required(node, at, "name", |text| value::name(text).map(|()| text.to_owned()));
+    let matched = node.get("match");
+    let empty = Node::map(&node.place);
+    let matching = matched.unwrap_or(&empty);
+    let match_at = join(at, "match");
+    if matched.is_some() {
+        r.known_keys(matching, &match_at, "routes[].match");
+    }
+    let listener = by_name(r, matching, &match_at, "listener", traffic.listeners.iter().map(|one| one.name.as_str()));
+    let path = r.required(matching, &match_at, "path", |text| match text.starts_with('/') {
+        true => Ok(text.to_owned()),
+        false => Err("a path pattern begins with /".to_owned()),
+    });
+    let mut methods = Vec::new();
+    for item in r.list(matching, &match_at, "methods") {
+        let Some(text) = r.text(item, &match_at) else { continue };
+        match value::method(&text) {
+            Ok(()) => methods.push(text),
+            Err(message) => r.problem(&item.place, &join(&match_at, "methods"), message),
+        }
+    }
+    let host = r.setting(matching, &match_at, "host", |text| Ok(text.to_ascii_lowercase()));
+    let upstream = by_name(r, node, at, "upstream", traffic.upstreams.iter().map(|one| one.name.as_str()));
+    let keep_host = r.setting(node, at, "host", |text| one_of(&[("keep", true)], text)).unwrap_or(false);
+    let on_decrypt_error = on_error(r, node, at).unwrap_or(OnDecryptError::Fail);
+    let params = path.as_deref().map(params).unwrap_or_default();
+    let both = rules(r, node, at, &params, on_decrypt_error);
+    let direction = listener.and_then(|index| traffic.listeners.get(index)).map(|listener| listener.direction);
+    let (request_op, response_op) = ops(direction.unwrap_or(Direction::Egress));
+    let request = phase(r, node, at, "request", (request_op, &both, &params, on_decrypt_error));
+    let response = phase(r, node, at, "response", (response_op, &both, &params, on_decrypt_error));
+    let mut opaque = Vec::new();
+    for item in r.list(node, at, "opaque") {
+        let Some(text) = r.text(item, at) else { continue };
+        match value::media_type(&text) {
+            Ok(()) => opaque.push(text.to_ascii_lowercase()),
+            Err(message) => r.problem(&item.place, &join(at, "opaque"), message),
+        }
+    }
+    let tenant = tenant(r, node, at);
+    let require_inspection = r.setting(node, at, "require_inspection", value::boolean).unwrap_or(false);
+    let access_log = r.setting(node, at, "access_log", value::boolean).unwrap_or(false);
+    Some(Route {
+        name: name?,
+        listener: listener?,
+        path: Some(path?),
+        methods,
+        host,
+        upstream: upstream?,
+        keep_host,
+        request,
+        response,
+        opaque,
+        require_inspection,
+        tenant,
+        access_log,
+    })
+}
+
+type Inherited<'a> = (Op, &'a [Rule], &'a [String], OnDecryptError);
+
+fn phase(
+    r: &mut Reader<'_>,
+    node: &Node,
+    at: &str,
+    key: &str,
+    (op, both, params, on_decrypt_error): Inherited<'_>,
+) -> Phase {
+    let mut phase = Phase { op, rules: both.to_vec() };
+    if let Some(own) = node.get(key) {
+        let at = join(at, key);
+        r.known_keys(own, &at, if key == "request" { "routes[].request" } else { "routes[].response" });
+        let words = [("encrypt", Op::Encrypt), ("decrypt", Op::Decrypt)];
+        phase.op = r.setting(own, &at, "op", |text| one_of(&words, text)).unwrap_or(op);
+        phase.rules.extend(rules(r, own, &at, params, on_decrypt_error));
+    }
+    phase
+}
+
+fn tenant(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Tenant> {
+    let found = node.get("tenant")?;
+    let at = join(at, "tenant");
+    if let Data::Scalar(text) = &found.data {
+        if let Err(message) = value::short(text) {
+            r.problem(&found.place, &at, message);
+        }
+        return Some(Tenant::Literal(text.clone()));
+    }
+    r.known_keys(found, &at, "routes[].tenant");
+    let header = r.required(found, &at, "header", |text| match value::is_token(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("not a header's name".to_owned()),
+    });
+    header.map(Tenant::Header)
+}
+
+/// The parameters of a pattern.
+pub(super) fn params(pattern: &str) -> Vec<String> {
+    let opened = pattern.split('{').skip(1);
+    opened.filter_map(|part| part.split_once('}')).map(|(name, _)| name.trim_start_matches('*').to_owned()).collect()
+}
+
+/// What holds between a route and its listener.
+pub(super) fn check(
+    r: &mut Reader<'_>,
+    place: &Place,
+    at: &str,
+    route: &Route,
+    traffic: &Traffic,
+    warnings: &mut Vec<String>,
+) {
+    let Some(listener) = traffic.listeners.get(route.listener) else { return };
+    if route.request.op == Op::Decrypt && !route.request.rules.is_empty() && !listener.authenticated() {
+        r.problem(
+            place,
+            at,
+            "decrypting in requests needs a listener whose peers are authenticated: a Unix socket, or trust: mesh on loopback; \
+             else anyone who reaches it can have any token opened",
+        );
+    }
+    let believed =
+        listener.authenticated() || (listener.direction == Direction::Egress && value::is_local(&listener.bind));
+    if matches!(route.tenant, Some(Tenant::Header(_))) && !believed {
+        r.problem(
+            place,
+            at,
+            "a tenant header is believed only on an authenticated listener or an egress one on loopback",
+        );
+    }
+    let all = || route.request.rules.iter().chain(&route.response.rules);
+    if route.tenant.is_none() && all().any(|rule| rule.keyset.contains("{tenant}")) {
+        r.problem(place, at, "a keyset names {tenant}, but the route has no tenant");
+    }
+    if all().any(|rule| rule.plaintext_accepted) {
+        warnings.push(format!("route {}: plaintext: accept: its rules keep secrets but prove nothing", route.name));
+    }
+    if !route.opaque.is_empty() {
+        warnings.push(format!(
+            "route {}: unsafe: {} pass unread although fields are protected",
+            route.name,
+            route.opaque.join(", ")
+        ));
+    }
+    for phase in [&route.request, &route.response] {
+        bound_and_protected(r, place, at, &phase.rules);
+        shadowed(route, &phase.rules, warnings);
+    }
+}
+
+/// A bound member that a rule protects is another value on the way back, so nothing opens: refused where it can be told.
+fn bound_and_protected(r: &mut Reader<'_>, place: &Place, at: &str, rules: &[Rule]) {
+    for rule in rules {
+        for (bind, bound) in rule.bind.iter().flat_map(|bind| bind.places.iter().map(move |place| (bind, place))) {
+            let Some(path) = bound_path(rule, bound) else { continue };
+            if let Some(protects) = rules.iter().find(|other| other.select.covers(&path, false)) {
+                let message = format!(
+                    "{} binds {} to a member that is protected itself, by {}",
+                    rule.name, bind.name, protects.name
+                );
+                r.problem(place, at, message);
+            }
+        }
+    }
+}
+
+/// Where a bound value stands, as a selector would say it; places further up are told when a document shows them.
+fn bound_path(rule: &Rule, place: &BindPlace) -> Option<Selector> {
+    let child = |name: &String| Segment::Child(vec![Step::Name(name.clone())]);
+    match place {
+        BindPlace::Document(names) => Some(Selector::of(names.iter().map(child).collect())),
+        BindPlace::Relative { up: 0, names } => {
+            let (last, before) = rule.select.segments().split_last()?;
+            let mut path = before.to_vec();
+            match last {
+                Segment::Child(_) => path.extend(names.iter().map(child)),
+                Segment::Descendant(_) => {
+                    let (first, rest) = names.split_first()?;
+                    path.push(Segment::Descendant(vec![Step::Name(first.clone())]));
+                    path.extend(rest.iter().map(child));
+                }
+            }
+            Some(Selector::of(path))
+        }
+        BindPlace::Relative { .. } | BindPlace::Path(_) => None,
+    }
+}
+
+/// Rules that can never win: the first for the same value does.
+fn shadowed(route: &Route, rules: &[Rule], warnings: &mut Vec<String>) {
+    for (index, rule) in rules.iter().enumerate() {
+        let earlier = rules.iter().take(index).find(|other| other.select.covers(&rule.select, other.each));
+        let later = rules.iter().skip(index + 1).find(|other| !other.each && other.select.covers(&rule.select, true));
+        if let Some(winner) = earlier.or(later) {
+            let warning =
+                format!("route {}: rule {} can never win: {} takes its values", route.name, rule.name, winner.name);
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+    }
+}
+
+/// Patterns that one table cannot hold together.
+fn conflicts(r: &mut Reader<'_>, tree: &Node, traffic: &Traffic) {
+    let mut tables: BTreeMap<(usize, Option<&str>), matchit::Router<()>> = BTreeMap::new();
+    let mut seen: BTreeSet<(usize, Option<&str>, String, &str)> = BTreeSet::new();
+    let place = tree.get("routes").map_or(&tree.place, |node| &node.place);
+    for route in &traffic.routes {
+        let Some(path) = &route.path else { continue };
+        let shape = shape(path);
+        let host = route.host.as_deref();
+        let methods: Vec<&str> =
+            if route.methods.is_empty() { vec![""] } else { route.methods.iter().map(String::as_str).collect() };
+        for method in methods {
+            if !seen.insert((route.listener, host, shape.clone(), method)) {
+                r.problem(
+                    place,
+                    &format!("routes.{}", route.name),
+                    format!("another route takes {method} {path} before it"),
+                );
+            }
+        }
+        let table = tables.entry((route.listener, host)).or_default();
+        match table.insert(shape, ()) {
+            Ok(()) => {}
+            Err(matchit::InsertError::Conflict { with }) if with == self::shape(path) => {}
+            Err(matchit::InsertError::Conflict { with }) => r.problem(
+                place,
+                &format!("routes.{}", route.name),
+                format!("the pattern {path} cannot stand beside {with}: a request could mean either"),
+            ),
+            Err(error) => r.problem(place, &format!("routes.{}", route.name), format!("the pattern {path}: {error}")),
+        }
+    }
+}
+
+/// A pattern with its parameters numbered, so that routes may name them differently.
+fn shape(pattern: &str) -> String {
+    let mut shape = String::new();
+    for (index, part) in pattern.split('{').enumerate() {
+        match part.split_once('}').filter(|_| index > 0) {
+            Some((name, rest)) => {
+                let star = if name.starts_with('*') { "*" } else { "" };
+                shape.push_str(&format!("{{{star}p{index}}}{rest}"));
+            }
+            None => shape.push_str(part),
+        }
+    }
+    shape
+}

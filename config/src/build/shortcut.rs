@@ -1,0 +1,183 @@
+//! The environment alone: one egress listener, and an ingress one if named, each with a catch-all route.
+
+use super::routes::{Traffic, check, ops, upstream};
+use super::rules::{checked, plain};
+use super::{Reader, one_of};
+use crate::env::Settings;
+use crate::problem::{Place, Problem};
+use crate::value::{self, Read, url};
+use crate::{Bind, Direction, Listener, Phase, Protocol, Route, Rule, Selector, Trust};
+
+/// Variables that make what a document with `routes:` says itself.
+const MAKES_ROUTES: &[&str] = &[
+    "OILSKIN_UPSTREAM",
+    "OILSKIN_LISTEN",
+    "OILSKIN_FIELDS",
+    "OILSKIN_PLAINTEXT",
+    "OILSKIN_UPSTREAM_CA_FILE",
+    "OILSKIN_ACCESS_LOG",
+    "OILSKIN_UNSAFE_OPAQUE_TYPES",
+    "OILSKIN_INGRESS_LISTEN",
+    "OILSKIN_APP",
+    "OILSKIN_INGRESS_TRUST",
+];
+
+pub(super) fn refuse_beside(r: &mut Reader<'_>, vars: &Settings) {
+    for name in MAKES_ROUTES.iter().filter(|name| vars.contains_key(**name)) {
+        r.problems.push(Problem::env(*name, "set beside a document with routes: say it there"));
+    }
+}
+
+struct Vars<'a, 'p> {
+    vars: &'a Settings,
+    r: &'a mut Reader<'p>,
+}
+
+impl Vars<'_, '_> {
+    fn read<T>(&mut self, name: &str, read: impl Fn(&str) -> Read<T>) -> Option<T> {
+        match read(self.vars.get(name)?) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.r.problems.push(Problem::env(name, message));
+                None
+            }
+        }
+    }
+}
+
+pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<String>) -> Traffic {
+    let mut traffic = Traffic::default();
+    let mut v = Vars { vars, r };
+    let rules = fields(&mut v);
+    let opaque = v.read("OILSKIN_UNSAFE_OPAQUE_TYPES", |text| {
+        let types: Vec<String> = text.split(',').map(|kind| kind.trim().to_ascii_lowercase()).collect();
+        types.iter().try_for_each(|kind| value::media_type(kind)).map(|()| types)
+    });
+    let access_log = v.read("OILSKIN_ACCESS_LOG", value::boolean).unwrap_or(false);
+    let ca_file = v.read("OILSKIN_UPSTREAM_CA_FILE", |text| Ok(text.into()));
+    let listen = v.read("OILSKIN_LISTEN", value::bind);
+    let app_listen = v.read("OILSKIN_INGRESS_LISTEN", value::bind);
+    let trust = v.read("OILSKIN_INGRESS_TRUST", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
+    let out = v.read("OILSKIN_UPSTREAM", url::parse);
+    let app = v.read("OILSKIN_APP", url::parse);
+    let mut side = |name: &str, url: url::Url, ca_file, bind, direction, trust| {
+        let index = traffic.listeners.len();
+        traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust });
+        let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
+        traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, ca_file));
+        let (request, response) = ops(direction);
+        traffic.routes.push(Route {
+            name: name.to_owned(),
+            listener: index,
+            path: None,
+            methods: Vec::new(),
+            host: None,
+            upstream: index,
+            keep_host: false,
+            request: Phase { op: request, rules: rules.clone() },
+            response: Phase { op: response, rules: rules.clone() },
+            opaque: opaque.clone().unwrap_or_default(),
+            require_inspection: false,
+            tenant: None,
+            access_log,
+        });
+    };
+    if let Some(url) = out {
+        let bind = listen.unwrap_or(Bind::Tcp(([127, 0, 0, 1], 16001).into()));
+        side("egress", url, ca_file, bind, Direction::Egress, Trust::Bind);
+    }
+    match (app_listen, app) {
+        (Some(bind), Some(url)) => side("ingress", url, None, bind, Direction::Ingress, trust),
+        _ if vars.contains_key("OILSKIN_INGRESS_LISTEN") && !vars.contains_key("OILSKIN_APP") => {
+            v.r.problems.push(Problem::env("OILSKIN_APP", "missing: it says where OILSKIN_INGRESS_LISTEN leads"));
+        }
+        _ if vars.contains_key("OILSKIN_APP") && !vars.contains_key("OILSKIN_INGRESS_LISTEN") => {
+            v.r.problems.push(Problem::env("OILSKIN_INGRESS_LISTEN", "missing: OILSKIN_APP is reached through it"));
+        }
+        _ => {}
+    }
+    if !["OILSKIN_UPSTREAM", "OILSKIN_APP", "OILSKIN_INGRESS_LISTEN"].iter().any(|name| vars.contains_key(*name)) {
+        let message = "nothing to do: set OILSKIN_UPSTREAM to where the app's requests go (and OILSKIN_FIELDS to what is \
+                       protected), or OILSKIN_CONFIG to a document with routes, or run `oilskin dev` to try it";
+        v.r.problem(&Place::Nowhere, "", message);
+    }
+    for route in &traffic.routes {
+        let name = if route.name == "ingress" { "OILSKIN_INGRESS_LISTEN" } else { "OILSKIN_LISTEN" };
+        check(v.r, &Place::Env(name.to_owned()), "", route, &traffic, warnings);
+    }
+    traffic
+}
+
+fn fields(v: &mut Vars<'_, '_>) -> Vec<Rule> {
+    let accepted =
+        v.read("OILSKIN_PLAINTEXT", |text| one_of(&[("refuse", false), ("accept", true)], text)).unwrap_or(false);
+    let Some(text) = v.vars.get("OILSKIN_FIELDS") else { return Vec::new() };
+    let place = Place::Env("OILSKIN_FIELDS".to_owned());
+    let mut rules = Vec::new();
+    for part in split(text) {
+        match field(part.trim()) {
+            Ok(rule) => {
+                let rule = Rule { plaintext_accepted: accepted, ..rule };
+                rules.extend(checked(v.r, &place, "", rule));
+            }
+            Err(message) => v.r.problem(&place, "", format!("field {}: {message}", rules.len() + 1)),
+        }
+    }
+    rules
+}
+
+/// Splits at the first comma after which the part before it parses, so that `$['a','b']` stays whole.
+fn split(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    'parts: while !rest.is_empty() {
+        for (at, _) in rest.match_indices(',') {
+            let (part, tail) = rest.split_at(at);
+            if field(part.trim()).is_ok() {
+                parts.push(part);
+                rest = tail.get(1..).unwrap_or_default();
+                continue 'parts;
+            }
+        }
+        // Nothing before any comma parses: what is wrong with the first piece is said, and the others are still read.
+        let whole = field(rest.trim()).is_ok();
+        let (part, tail) = match rest.split_once(',').filter(|_| !whole) {
+            Some((part, tail)) => (part, tail),
+            None => (rest, ""),
+        };
+        parts.push(part);
+        rest = tail;
+    }
+    parts
+}
+
+/// One field: `[each:]SELECTOR[ context=NAME]`.
+fn field(text: &str) -> Read<Rule> {
+    for place in ["form:", "query:", "header:"] {
+        if text.starts_with(place) {
+            return Err(format!("{place} is not yet in this version"));
+        }
+    }
+    let (each, text) = match text.strip_prefix("each:") {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    };
+    let (selector, context) = match text.rsplit_once(" context=") {
+        Some((selector, context)) => (selector.trim_end(), Some(context.to_owned())),
+        None => (text, None),
+    };
+    let select = Selector::parse(selector).map_err(|error| error.to_string())?;
+    Ok(plain(select, context, each))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn commas_inside_a_selector_do_not_split_it() {
+        assert_eq!(split("$.a, $['b','c'],$..d context=x"), ["$.a", " $['b','c']", "$..d context=x"]);
+        assert_eq!(split("$.a, nonsense, $.b"), ["$.a", " nonsense", " $.b"]);
+        assert_eq!(split("$[1,2]"), ["$[1,2]"]);
+    }
+}

@@ -1,0 +1,68 @@
+//! The environment: which variables are ours, which are unknown, and the document they name or are.
+
+use std::collections::BTreeMap;
+
+use crate::problem::{Place, Problem, did_you_mean};
+use crate::table::{ENV_ONLY, ROWS, is_service_link};
+use crate::yaml::{self, Data, Node};
+use crate::{ReadFile, Vars};
+
+/// Our variables that are set to something.
+pub(crate) type Settings = BTreeMap<String, String>;
+
+/// Picks ours out; unset, empty, malformed and non-Unicode are four cases.
+pub(crate) fn settings(vars: &Vars, problems: &mut Vec<Problem>) -> Settings {
+    let mut ours = Settings::new();
+    for (name, value) in vars {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("OILSKIN")) else { continue };
+        if is_service_link(name) {
+            continue;
+        }
+        let known = || ENV_ONLY.iter().chain(ROWS).map(|row| row.env).filter(|name| !name.is_empty());
+        if !known().any(|known| known == name) {
+            problems.push(Problem::env(name, format!("unknown{}", did_you_mean(name, known()))));
+            continue;
+        }
+        match value.to_str() {
+            None => problems.push(Problem::env(name, "not Unicode")),
+            Some("") => problems.push(Problem::env(name, "set but empty; unset it or give it a value")),
+            Some(value) => {
+                ours.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+    ours
+}
+
+/// The document, with the environment's settings laid over it.
+pub(crate) fn document(vars: &Settings, read: ReadFile<'_>, problems: &mut Vec<Problem>) -> Option<Node> {
+    let mut tree = match (vars.get("OILSKIN_CONFIG"), vars.get("OILSKIN_CONFIG_YAML")) {
+        (Some(_), Some(_)) => {
+            problems.push(Problem::env("OILSKIN_CONFIG_YAML", "set beside OILSKIN_CONFIG; give one of them"));
+            return None;
+        }
+        (Some(path), None) => match read(path) {
+            Ok(text) => yaml::parse(path, &text, problems)?,
+            Err(error) => {
+                problems.push(Problem::env("OILSKIN_CONFIG", format!("cannot be read: {error}")));
+                return None;
+            }
+        },
+        (None, Some(text)) => yaml::parse("OILSKIN_CONFIG_YAML", text, problems)?,
+        (None, None) => Node::map(&Place::Nowhere),
+    };
+    for row in ROWS.iter().filter(|row| !row.env.is_empty()) {
+        if let Some(value) = vars.get(row.env) {
+            let place = Place::Env(row.env.to_owned());
+            let node = match row.path {
+                "keys.roots" => {
+                    let roots = value.split_ascii_whitespace().map(|root| Node::scalar(&place, root));
+                    Node::new(&place, Data::List(roots.collect()))
+                }
+                _ => Node::scalar(&place, value),
+            };
+            tree.set(row.path, node);
+        }
+    }
+    Some(tree)
+}

@@ -1,0 +1,181 @@
+//! The one table of settings: it drives the environment, the check for unknown names, the generated page and the schema.
+
+/// Whether a changed setting needs a new process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reload {
+    Live,
+    Restart,
+}
+
+/// What a setting's text must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Duration,
+    Size,
+    Count,
+    Boolean,
+    Address,
+    Path,
+    List,
+    Map,
+    OneOf(&'static [&'static str]),
+}
+
+/// One setting.
+pub(crate) struct Row {
+    /// Where it stands in a document; `[]` for each element, `*` for any name.
+    pub(crate) path: &'static str,
+    /// Its variable; empty where there is none.
+    pub(crate) env: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) default: &'static str,
+    pub(crate) reload: Reload,
+    pub(crate) text: &'static str,
+}
+
+macro_rules! rows {
+    ($($path:literal $env:literal $kind:expr, $default:literal $reload:ident $text:literal)*) => {
+        &[$(Row { path: $path, env: $env, kind: $kind, default: $default, reload: Reload::$reload, text: $text },)*]
+    };
+}
+
+use Kind::{Address, Boolean, Count, Duration, List, Map, OneOf, Path, Size, Text};
+
+const OPS: Kind = OneOf(&["encrypt", "decrypt"]);
+const ON_ERROR: Kind = OneOf(&["fail", "ciphertext", "null", "drop"]);
+
+/// Variables that are no setting of a document.
+pub(crate) const ENV_ONLY: &[Row] = rows! {
+    "" "OILSKIN_CONFIG" Path, "" Restart "The YAML document's path."
+    "" "OILSKIN_CONFIG_YAML" Text, "" Restart "The YAML document itself."
+    "" "OILSKIN_UPSTREAM" Text, "" Live "Where the app's requests go: http://, h2c:// or https:// with a path as prefix, or unix:/path. Makes one egress listener with a catch-all route."
+    "" "OILSKIN_LISTEN" Address, "127.0.0.1:16001" Restart "The egress listener: ADDRESS:PORT, :PORT or unix:/path."
+    "" "OILSKIN_FIELDS" Text, "" Live "Selectors separated by commas, each perhaps with `each:` before and ` context=NAME` behind: encrypted in requests and decrypted in responses; the reverse on the ingress listener."
+    "" "OILSKIN_PLAINTEXT" OneOf(&["refuse", "accept"]), "refuse" Live "Whether a value that is no token is taken while decrypting. `accept` is for migration: the rule proves nothing then."
+    "" "OILSKIN_UPSTREAM_CA_FILE" Path, "" Live "A CA bundle (PEM) beside the native roots, for https://."
+    "" "OILSKIN_ACCESS_LOG" Boolean, "false" Live "Log every request instead of those that are no plain success."
+    "" "OILSKIN_UNSAFE_OPAQUE_TYPES" Text, "" Live "Media types, separated by commas, that pass unread although fields are protected."
+    "" "OILSKIN_INGRESS_LISTEN" Address, "" Restart "The ingress listener: decrypts in requests, encrypts in responses. Needs OILSKIN_APP."
+    "" "OILSKIN_APP" Text, "" Live "The app behind the ingress listener, as a URL."
+    "" "OILSKIN_INGRESS_TRUST" OneOf(&["mesh"]), "" Restart "`mesh`: a mesh proxy on loopback has authenticated the peers of the ingress listener."
+};
+
+/// Settings of a document.
+pub(crate) const ROWS: &[Row] = rows! {
+    "workers" "OILSKIN_WORKERS" Count, "min(2, CPUs)" Restart "Data-path threads."
+    "listeners" "" List, "" Restart "Sockets that traffic comes in by."
+    "listeners[].name" "" Text, "" Restart "Name that routes, logs and metrics use."
+    "listeners[].bind" "" Address, "" Restart "ADDRESS:PORT, :PORT or unix:/path."
+    "listeners[].direction" "" OneOf(&["egress", "ingress"]), "egress" Restart "egress: app to world; ingress: world to app."
+    "listeners[].trust" "" OneOf(&["mesh"]), "" Restart "`mesh`: a mesh proxy on loopback has authenticated its peers."
+    "upstreams" "" Map, "" Live "Where requests go, by name."
+    "upstreams.*.url" "" Text, "" Live "http://, h2c:// or https:// with a path as prefix, or unix:/path."
+    "upstreams.*.protocol" "" OneOf(&["auto", "h1", "h2", "h2c"]), "auto" Live "By the URL's scheme and ALPN, or fixed."
+    "upstreams.*.tls.ca_file" "" Path, "" Live "A CA bundle (PEM) beside the native roots."
+    "keys.roots" "OILSKIN_ROOT_KEY" List, "" Restart "Root keys: file:PATH. In the variable separated by spaces."
+    "keys.hold" "OILSKIN_ROOT_HOLD" Text, "any" Restart "How many roots open a keyset: any, all, quorum:K."
+    "keys.store" "OILSKIN_KEY_STORE" Text, "" Restart "Where keysets live: file:DIR."
+    "keys.signer" "OILSKIN_KEYSET_SIGNER" Text, "" Restart "Ed25519 public key (base64url) that must have signed every keyset."
+    "keys.min_epoch" "OILSKIN_KEYSET_MIN_EPOCH" Count, "0" Restart "Lowest epoch taken at the first load."
+    "routes" "" List, "" Live "Which requests go where, and what happens to them."
+    "routes[].name" "" Text, "" Live "Name that logs and metrics use."
+    "routes[].match.listener" "" Text, "" Live "The listener's name."
+    "routes[].match.path" "" Text, "" Live "Pattern: /customers/{id}, /files/{*rest}."
+    "routes[].match.methods" "" List, "all" Live "Methods, in capitals."
+    "routes[].match.host" "" Text, "any" Live "Host that the app sends."
+    "routes[].upstream" "" Text, "" Live "The upstream's name."
+    "routes[].host" "" OneOf(&["keep"]), "" Live "`keep` passes the app's Host instead of the upstream's own."
+    "routes[].fields" "" List, "" Live "Rules for both directions."
+    "routes[].request.op" "" OPS, "by direction" Live "What request rules do."
+    "routes[].request.fields" "" List, "" Live "Rules for requests only."
+    "routes[].response.op" "" OPS, "by direction" Live "What response rules do."
+    "routes[].response.fields" "" List, "" Live "Rules for responses only."
+    "routes[].on_decrypt_error" "" ON_ERROR, "fail" Live "What a token that does not open becomes, for rules that do not say."
+    "routes[].opaque" "" List, "" Live "Media types that pass unread although rules stand. Unsafe."
+    "routes[].require_inspection" "" Boolean, "false" Live "Refuse answers that no reader can inspect."
+    "routes[].tenant" "" Text, "" Live "A literal, or {header: NAME}."
+    "routes[].tenant.header" "" Text, "" Live "The request header that names the tenant."
+    "routes[].access_log" "" Boolean, "false" Live "Log every request."
+    "fields[].select" "" Text, "" Live "JSONPath (RFC 9535) that one forward pass can decide."
+    "fields[].each" "" Boolean, "false" Live "Every leaf below a selected container by itself."
+    "fields[].name" "" Text, "the selector" Live "Name in errors, logs and metrics."
+    "fields[].context" "" List, "the selector's names" Live "Context, or several: writes use the first, reads try each."
+    "fields[].keyset" "" Text, "default" Live "Keyset; may hold {tenant} once."
+    "fields[].mode" "" OneOf(&["random", "deterministic"]), "random" Live "Deterministic: equal values give equal tokens."
+    "fields[].bind" "" Map, "" Live "Named values that a token is bound to, each with its places: @.id, @^.id, $.id, path.id."
+    "fields[].bind.*" "" List, "" Live "Places; all that are present must be equal."
+    "fields[].pad" "" Count, "" Live "Hide the type and pad to a multiple of this (1 to 65536)."
+    "fields[].opaque" "" Boolean, "false" Live "Hide the type: pad 1."
+    "fields[].unlinkable" "" Boolean, "false" Live "A fresh nonce for each field."
+    "fields[].plaintext" "" OneOf(&["refuse", "accept"]), "refuse" Live "Whether a value that is no token is taken while decrypting."
+    "fields[].accept_tokens" "" Boolean, "false" Live "The app may send tokens it read; needs bind."
+    "fields[].on_decrypt_error" "" ON_ERROR, "fail" Live "What a token that does not open becomes."
+    "limits.head" "OILSKIN_LIMITS_HEAD" Size, "16KiB" Restart "Bytes of one head."
+    "limits.head_fields" "OILSKIN_LIMITS_HEAD_FIELDS" Count, "100" Restart "Fields of one head."
+    "limits.streams" "OILSKIN_LIMITS_STREAMS" Count, "100" Restart "HTTP/2 streams of one connection."
+    "limits.connections" "OILSKIN_LIMITS_CONNECTIONS" Count, "10000" Restart "Connections from apps."
+    "limits.upstream_connections" "OILSKIN_LIMITS_UPSTREAM_CONNECTIONS" Count, "1024" Live "Connections of one worker to one upstream."
+    "limits.depth" "OILSKIN_LIMITS_DEPTH" Count, "128" Live "Brackets open at once in JSON."
+    "limits.max_body" "OILSKIN_LIMITS_MAX_BODY" Size, "unlimited" Live "Bytes of one body."
+    "limits.min_body_rate" "OILSKIN_LIMITS_MIN_BODY_RATE" Size, "100B" Live "Least bytes a second of a request body, after 10 s."
+    "limits.max_field" "OILSKIN_LIMITS_MAX_FIELD" Size, "1MiB" Live "Characters of one token, and bytes of one selected value."
+    "limits.hold_bytes" "OILSKIN_LIMITS_HOLD_BYTES" Size, "64KiB" Live "Output held before its head is sent."
+    "limits.bind_window" "OILSKIN_LIMITS_BIND_WINDOW" Size, "256KiB" Live "What a record may hold back for a bound value."
+    "limits.key_slab" "OILSKIN_LIMITS_KEY_SLAB" Size, "48KiB" Restart "Locked memory for keys."
+    "timeouts.connect" "OILSKIN_TIMEOUTS_CONNECT" Duration, "2s" Live "Connecting to an upstream."
+    "timeouts.head" "OILSKIN_TIMEOUTS_HEAD" Duration, "10s" Live "A request's head."
+    "timeouts.idle" "OILSKIN_TIMEOUTS_IDLE" Duration, "60s" Live "A connection without a request."
+    "timeouts.body_idle" "OILSKIN_TIMEOUTS_BODY_IDLE" Duration, "30s" Live "Between two pieces of a body."
+    "timeouts.total" "OILSKIN_TIMEOUTS_TOTAL" Duration, "60s" Live "From a request, or the last movement of its body, to the response's head."
+    "timeouts.drain" "OILSKIN_DRAIN" Duration, "20s" Restart "What is in work after SIGTERM."
+    "timeouts.upstream_age" "OILSKIN_TIMEOUTS_UPSTREAM_AGE" Duration, "10m" Live "Oldest age of an upstream connection."
+    "timeouts.pool_wait" "OILSKIN_TIMEOUTS_POOL_WAIT" Duration, "1s" Live "Waiting for a free upstream connection."
+    "service.admin" "OILSKIN_ADMIN_LISTEN" Address, "127.0.0.1:16000" Restart "Admin, loopback only; `off` for none."
+    "service.metrics" "OILSKIN_METRICS_LISTEN" Address, ":16020" Restart "`/metrics`; `off` for none."
+    "service.health" "OILSKIN_HEALTH_LISTEN" Address, ":16021" Restart "`/live`, `/ready`; `off` for none."
+    "log.filter" "OILSKIN_LOG" Text, "info" Restart "Level, or levels by module."
+    "log.format" "OILSKIN_LOG_FORMAT" OneOf(&["text", "json"]), "text on a terminal" Restart "Form of the log."
+    "unsafe_unlocked_keys" "OILSKIN_UNSAFE_UNLOCKED_KEYS" Boolean, "false" Restart "Go on where keys cannot be locked in memory."
+};
+
+/// Settings that a later version has; naming them now is told so.
+pub(crate) const LATER: &[&str] = &["query", "form", "header", "index", "backend"];
+
+/// Whether a variable is one of Kubernetes' service links, which no setting may be named like:
+/// `OILSKIN(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT.*|PORT|PORT_[0-9]+_.*)`.
+pub(crate) fn is_service_link(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix("OILSKIN") else { return false };
+    let numbered = |rest: &str| {
+        rest.match_indices("_PORT_").any(|(at, found)| {
+            let after = rest.get(at + found.len()..).unwrap_or_default();
+            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+            digits > 0 && after.as_bytes().get(digits) == Some(&b'_')
+        })
+    };
+    rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || rest.ends_with("_PORT") || numbered(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_setting_is_named_like_a_service_link() {
+        for name in ENV_ONLY.iter().chain(ROWS).map(|row| row.env) {
+            assert!(!is_service_link(name), "{name}");
+        }
+        for name in [
+            "OILSKIN_SERVICE_HOST",
+            "OILSKIN_PORT",
+            "OILSKIN_A_PORT_80_TCP",
+            "OILSKIN_SERVICE_PORT_HTTP",
+            "OILSKIN_PORT_80_TCP_ADDR",
+        ] {
+            assert!(is_service_link(name), "{name}");
+        }
+        for name in ["OILSKIN_PORTS", "OILSKIN_DRIAN", "OILSKIN_PORT_X_TCP"] {
+            assert!(!is_service_link(name), "{name}");
+        }
+    }
+}

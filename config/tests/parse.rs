@@ -1,0 +1,257 @@
+//! Whole configurations.
+
+use oilskin_config::{Bind, Config, Direction, Mode, OnDecryptError, Op, Problem, Trust, Vars, generated, parse};
+use proptest::prelude::*;
+
+fn vars(pairs: &[(&str, &str)]) -> Vars {
+    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    parse(&vars(pairs), &|path| Err(format!("{path}: no such file")))
+}
+
+fn shown(pairs: &[(&str, &str)]) -> Vec<String> {
+    read(pairs).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+const KEYS: [(&str, &str); 2] = [("OILSKIN_ROOT_KEY", "file:/k/root.key"), ("OILSKIN_KEY_STORE", "file:/k/keys")];
+
+fn with_keys<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [KEYS.as_slice(), pairs].concat()
+}
+
+#[test]
+fn the_environment_alone_makes_one_egress_listener() {
+    let pairs = with_keys(&[
+        ("OILSKIN_UPSTREAM", "https://crm.internal:8443/base/"),
+        ("OILSKIN_FIELDS", "$.ssn, each:$.tags context=tag"),
+    ]);
+    let config = read(&pairs).unwrap();
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.listeners[0].bind, Bind::Tcp("127.0.0.1:16001".parse().unwrap()));
+    assert_eq!(config.upstreams[0].authority, "crm.internal:8443");
+    assert_eq!(config.upstreams[0].prefix, "/base");
+    let route = &config.routes[0];
+    assert_eq!((route.request.op, route.response.op, route.path.is_none()), (Op::Encrypt, Op::Decrypt, true));
+    assert_eq!(route.request.rules[0].contexts, ["ssn"]);
+    assert!(route.request.rules[1].each);
+    assert_eq!(route.request.rules[1].contexts, ["tag"]);
+}
+
+#[test]
+fn the_ingress_listener_does_the_reverse_and_must_be_trusted() {
+    let pairs = with_keys(&[
+        ("OILSKIN_INGRESS_LISTEN", "127.0.0.1:16006"),
+        ("OILSKIN_APP", "http://127.0.0.1:8080"),
+        ("OILSKIN_FIELDS", "$.ssn"),
+        ("OILSKIN_INGRESS_TRUST", "mesh"),
+    ]);
+    let config = read(&pairs).unwrap();
+    assert_eq!((config.listeners[0].direction, config.listeners[0].trust), (Direction::Ingress, Trust::Mesh));
+    assert_eq!((config.routes[0].request.op, config.routes[0].response.op), (Op::Decrypt, Op::Encrypt));
+    let problems = shown(&pairs[..pairs.len() - 1]);
+    assert!(problems[0].contains("OILSKIN_INGRESS_LISTEN: decrypting in requests needs"), "{problems:?}");
+    let unix = with_keys(&[
+        ("OILSKIN_INGRESS_LISTEN", "unix:/run/in.sock"),
+        ("OILSKIN_APP", "http://a"),
+        ("OILSKIN_FIELDS", "$.ssn"),
+    ]);
+    assert!(read(&unix).is_ok(), "a Unix socket's peers are known");
+}
+
+const DOCUMENT: &str = r#"
+listeners:
+- {name: out, bind: 127.0.0.1:16001, direction: egress}
+upstreams:
+  crm: {url: "https://crm.internal:8443", protocol: auto, tls: {ca_file: /etc/ca.pem}}
+keys: {roots: [file:/var/lib/oilskin/root.key], hold: any, store: file:/var/lib/oilskin/keys}
+routes:
+- name: customers
+  match: {listener: out, path: "/customers/{id}", methods: [PUT, PATCH, GET]}
+  upstream: crm
+  fields:
+  - {select: "$..ssn", context: [customer.ssn, ssn], bind: {record: ["@.id", "path.id"]}}
+  - {select: "$..email", context: customer.email, mode: deterministic}
+  - $.note
+  response:
+    fields: [{select: "$.extra", on_decrypt_error: null}]
+  on_decrypt_error: fail
+limits: {depth: 64, max_body: 10MiB}
+timeouts: {total: 5s}
+"#;
+
+#[test]
+fn the_document_of_the_manual_is_read() {
+    let config = read(&[("OILSKIN_CONFIG_YAML", DOCUMENT)]).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let route = &config.routes[0];
+    assert_eq!(route.request.rules.len(), 3);
+    assert_eq!(route.response.rules.len(), 4);
+    assert_eq!(route.request.rules[0].contexts, ["customer.ssn", "ssn"]);
+    assert_eq!(route.request.rules[0].bind[0].places.len(), 2);
+    assert_eq!(route.request.rules[1].mode, Mode::Deterministic);
+    assert_eq!(route.response.rules[3].on_decrypt_error, OnDecryptError::Null);
+    assert_eq!((config.limits.depth, config.limits.body), (64, Some(10 << 20)));
+    assert_eq!(config.timeouts.total.as_secs(), 5);
+}
+
+#[test]
+fn the_environment_wins_over_the_document() {
+    let config =
+        read(&[("OILSKIN_CONFIG_YAML", DOCUMENT), ("OILSKIN_LIMITS_DEPTH", "32"), ("OILSKIN_DRAIN", "3s")]).unwrap();
+    assert_eq!((config.limits.depth, config.timeouts.drain.as_secs()), (32, 3));
+    let problems = shown(&[("OILSKIN_CONFIG_YAML", DOCUMENT), ("OILSKIN_FIELDS", "$.a")]);
+    assert_eq!(problems, ["OILSKIN_FIELDS: set beside a document with routes: say it there"]);
+}
+
+#[test]
+fn ten_mistakes_are_named_in_one_run() {
+    let problems = shown(&[
+        ("OILSKIN_UPSTREAM", "ftp://x"),
+        ("OILSKIN_LISTEN", "nowhere"),
+        ("OILSKIN_FIELDS", "$.a, $[-1], header:x"),
+        ("OILSKIN_DRIAN", "20s"),
+        ("OILSKIN_TIMEOUTS_TOTAL", "20"),
+        ("OILSKIN_LIMITS_DEPTH", "0"),
+        ("OILSKIN_WORKERS", "many"),
+        ("OILSKIN_ROOT_KEY", "vault:x"),
+        ("OILSKIN_KEY_STORE", ""),
+        ("OILSKIN_ADMIN_LISTEN", ":16000"),
+        ("OILSKIN_LOG_FORMAT", "xml"),
+    ]);
+    for name in [
+        "OILSKIN_UPSTREAM: the scheme",
+        "OILSKIN_LISTEN: not an address",
+        "OILSKIN_FIELDS: field 2",
+        "OILSKIN_FIELDS: field 2: header",
+        "OILSKIN_DRIAN: unknown; did you mean OILSKIN_DRAIN?",
+        "OILSKIN_TIMEOUTS_TOTAL: not a duration",
+        "OILSKIN_LIMITS_DEPTH: must be",
+        "OILSKIN_WORKERS: not a whole number",
+        "OILSKIN_ROOT_KEY: vault: is not yet",
+        "OILSKIN_KEY_STORE: set but empty",
+        "OILSKIN_ADMIN_LISTEN: must be on loopback",
+        "OILSKIN_LOG_FORMAT: must be one of",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:#?}");
+    }
+}
+
+#[test]
+fn mistakes_of_a_document_are_named_with_their_places() {
+    let text = "listeners:\n- {name: out, bind: 127.0.0.1:1, directon: egress}\nupstreams: {crm: {url: \"http://a\"}}\nroutes:\n\
+                - {name: a, match: {listener: aut, path: x}, upstream: cmr, fields: [{select: $.a, bind: {x: path.id}, mode: deterministic}]}\n\
+                - {name: b, match: {listener: out, path: /b}, upstream: crm, upstream: crm, fields: [{query: ssn}]}\n";
+    let problems = shown(&[("OILSKIN_CONFIG_YAML", text)]);
+    for part in [
+        "OILSKIN_CONFIG_YAML:2:34: listeners[0]: directon is unknown; did you mean direction?",
+        "there is no listener aut; did you mean out?",
+        "a path pattern begins with /",
+        "there is no upstream cmr; did you mean crm?",
+        "the route's pattern has no parameter {id}",
+        "bind and mode: deterministic exclude each other",
+        "the key upstream stands twice",
+        "query is not yet in this version",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:#?}");
+    }
+}
+
+#[test]
+fn what_would_be_unsafe_is_refused() {
+    let document = |extra: &str, listener: &str| {
+        format!(
+            "listeners: [{{name: l, bind: {listener}}}]\nupstreams: {{u: {{url: \"http://a\"}}}}\nkeys: {{roots: [file:/r], store: file:/s}}\nroutes:\n\
+             - {{name: r, match: {{listener: l, path: \"/{{*x}}\"}}, upstream: u, {extra}}}\n"
+        )
+    };
+    for (extra, listener, part) in [
+        ("request: {op: decrypt, fields: [$.a]}", "127.0.0.1:1", "decrypting in requests"),
+        ("tenant: {header: x-tenant}, fields: [$.a]", "0.0.0.0:1", "a tenant header is believed"),
+        ("fields: [{select: $.a, keyset: \"p-{tenant}\"}]", "127.0.0.1:1", "the route has no tenant"),
+        ("fields: [{select: $.a, accept_tokens: true}]", "127.0.0.1:1", "needs bind"),
+        ("fields: [{select: $, context: x, on_decrypt_error: drop}]", "127.0.0.1:1", "whole document"),
+        ("fields: [$]", "127.0.0.1:1", "context must be"),
+        ("fields: [{select: $..a, bind: {r: \"@.id\"}}, \"$..id\"]", "127.0.0.1:1", "is protected itself"),
+        ("fields: [{select: $.a, pad: 0}]", "127.0.0.1:1", "1 to 65536"),
+        ("fields: [{select: $.a, keyset: ../x}]", "127.0.0.1:1", "keyset name"),
+    ] {
+        let problems = shown(&[("OILSKIN_CONFIG_YAML", &document(extra, listener))]);
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:#?}");
+    }
+}
+
+#[test]
+fn patterns_that_mean_the_same_request_are_refused() {
+    let document = |paths: &[&str]| {
+        let routes: Vec<String> = paths
+            .iter()
+            .enumerate()
+            .map(|(n, path)| format!("- {{name: r{n}, match: {{listener: l, path: \"{path}\"}}, upstream: u}}\n"))
+            .collect();
+        format!(
+            "listeners: [{{name: l, bind: 127.0.0.1:1}}]\nupstreams: {{u: {{url: \"http://a\"}}}}\nroutes:\n{}",
+            routes.concat()
+        )
+    };
+    for paths in [&["/c/{id}", "/c/{x}"][..], &["/c/{id}", "/c/{*rest}"], &["/a", "/a"], &["/{*a}b", "/"]] {
+        assert!(!shown(&[("OILSKIN_CONFIG_YAML", &document(paths))]).is_empty(), "{paths:?}");
+    }
+    assert!(read(&[("OILSKIN_CONFIG_YAML", &document(&["/c/{id}", "/c/new", "/c/{id}/x", "/f/{*rest}"]))]).is_ok());
+}
+
+#[test]
+fn nothing_at_all_says_what_to_set() {
+    let problems = shown(&[]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].contains("OILSKIN_UPSTREAM") && problems[0].contains("oilskin dev"), "{problems:?}");
+    let unprotected = shown(&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_FIELDS", "$.a")]);
+    assert!(unprotected[0].contains("oilskin keys init"), "{unprotected:?}");
+}
+
+#[test]
+fn kubernetes_service_links_are_no_settings() {
+    let links = [("OILSKIN_SERVICE_HOST", "10.0.0.1"), ("OILSKIN_PORT_80_TCP_ADDR", "x"), ("OILSKIN_PORT", "tcp://x")];
+    assert!(read(&[&links[..], &[("OILSKIN_UPSTREAM", "http://a")]].concat()).is_ok());
+}
+
+#[test]
+fn unsafe_choices_are_warned_about() {
+    let pairs = with_keys(&[
+        ("OILSKIN_UPSTREAM", "http://a"),
+        ("OILSKIN_FIELDS", "$.a, $.a.b"),
+        ("OILSKIN_PLAINTEXT", "accept"),
+        ("OILSKIN_UNSAFE_OPAQUE_TYPES", "image/*"),
+    ]);
+    let warnings = read(&pairs).unwrap().warnings.join("\n");
+    for part in ["plaintext: accept", "image/* pass unread", "$.a.b can never win"] {
+        assert!(warnings.contains(part), "{part}: {warnings}");
+    }
+}
+
+#[test]
+fn the_generated_files_are_in_step_with_the_table() {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    let file = |name: &str| std::fs::read_to_string(format!("{docs}/{name}")).unwrap_or_default();
+    assert!(file("configuration.md") == generated::configuration_page(), "run `make docs`");
+    assert!(file("config.schema.json") == generated::json_schema(), "run `make docs`");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,300}", name in "OILSKIN_[A-Z_]{0,20}", value in ".{0,40}") {
+        let _ = read(&[("OILSKIN_CONFIG_YAML", text.as_str()), (name.as_str(), value.as_str())]);
+        let _ = read(&[("OILSKIN_UPSTREAM", text.as_str()), ("OILSKIN_FIELDS", value.as_str())]);
+    }
+
+    #[test]
+    fn no_mangled_document_makes_it_panic(cuts in prop::collection::vec((0_usize..900, 0_usize..40, "[a-z:{}\\[\\]\"&*! \n-]{0,6}"), 1..5)) {
+        let mut text = DOCUMENT.to_owned();
+        for (at, length, put) in cuts {
+            let at = at.min(text.len());
+            let end = (at + length).min(text.len());
+            text.replace_range(at..end, &put);
+        }
+        let _ = read(&[("OILSKIN_CONFIG_YAML", text.as_str())]);
+    }
+}
