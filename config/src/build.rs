@@ -14,7 +14,7 @@ use crate::problem::{Place, Problem, did_you_mean};
 use crate::table::{LATER, ROWS};
 use crate::value::{self, Read};
 use crate::yaml::{Data, Node};
-use crate::{Bind, Config, Limits, Log, LogFormat, Service, Timeouts};
+use crate::{Bind, Config, KeySettings, Limits, Log, LogFormat, Service, Timeouts};
 
 /// Notes problems while a tree is read.
 pub(crate) struct Reader<'a> {
@@ -183,6 +183,24 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
         warnings,
     })
 }
+
+/// Reads the settings of keys alone.
+pub(crate) fn key_settings(tree: &Node, problems: &mut Vec<Problem>) -> Option<KeySettings> {
+    let mut reader = Reader { problems };
+    let r = &mut reader;
+    let Some(keys) = keys::keys(r, tree) else {
+        if tree.get("keys").is_none() {
+            r.problem(&Place::Nowhere, "keys", NO_KEYS);
+        }
+        return None;
+    };
+    let slab = limits(r, tree).key_slab;
+    let unsafe_unlocked_keys = r.setting(tree, "", "unsafe_unlocked_keys", value::boolean).unwrap_or(false);
+    Some(KeySettings { keys, slab, unsafe_unlocked_keys })
+}
+
+const NO_KEYS: &str =
+    "no keys are configured: set OILSKIN_ROOT_KEY (file:/path/root.key) and OILSKIN_KEY_STORE (file:/path/keys)";
 
 /// A map below the top, its keys checked once.
 fn section<'n>(r: &mut Reader<'_>, tree: &'n Node, key: &str) -> Option<&'n Node> {

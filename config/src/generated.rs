@@ -80,7 +80,9 @@ fn object(pattern: &str) -> String {
             row.path.strip_prefix(pattern).and_then(|rest| rest.strip_prefix('.'))
         };
         let name = rest.and_then(|rest| rest.split('.').next()).unwrap_or_default().trim_end_matches("[]");
-        if !name.is_empty() && !names.contains(&name) && !(pattern.is_empty() && name == "fields") {
+        // `fields` at the top is the environment's shortcut, no key of a document.
+        let shortcut = pattern.is_empty() && name == "fields";
+        if !name.is_empty() && !shortcut && !names.contains(&name) {
             names.push(name);
         }
     }

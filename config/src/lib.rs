@@ -39,3 +39,20 @@ pub fn parse(vars: &Vars, read: ReadFile<'_>) -> Result<Config, Vec<Problem>> {
         _ => Err(problems),
     }
 }
+
+/// Reads the key settings alone, for commands that need no traffic: the rest of the environment and document is not judged.
+///
+/// # Errors
+/// Everything that is wrong with them, each with its place.
+pub fn parse_keys(vars: &Vars, read: ReadFile<'_>) -> Result<KeySettings, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let vars = env::settings(vars, &mut problems);
+    let tree = env::document(&vars, read, &mut problems);
+    let settings = tree.and_then(|tree| build::key_settings(&tree, &mut problems));
+    problems.sort();
+    problems.dedup();
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(problems),
+    }
+}

@@ -282,6 +282,17 @@ pub struct Keys {
     pub development: bool,
 }
 
+/// What a command over keys needs.
+#[derive(Debug, Clone)]
+pub struct KeySettings {
+    /// Roots and store.
+    pub keys: Keys,
+    /// Bytes of locked memory for keys.
+    pub slab: usize,
+    /// Go on where keys cannot be locked in memory.
+    pub unsafe_unlocked_keys: bool,
+}
+
 /// A root key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Root {

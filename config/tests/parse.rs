@@ -1,5 +1,7 @@
 //! Whole configurations.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use oilskin_config::{Bind, Config, Direction, Mode, OnDecryptError, Op, Problem, Trust, Vars, generated, parse};
 use proptest::prelude::*;
 

@@ -1,5 +1,7 @@
 //! Keyset documents: the vector, and what is refused.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -76,7 +76,15 @@ impl App {
             .collect::<Result<Vec<_>, _>>()?;
         let servers = admin::bind(&config.service).map_err(|(at, error)| StartError::Listen(shown(&at), error))?;
         let readiness = Arc::new(Readiness::default());
-        readiness.missing_keys(keyrings.missing());
+        let missing = keyrings.missing();
+        for name in &missing {
+            tracing::error!(
+                keyset = name,
+                "a rule's keyset is not in the store: its requests get key_unavailable until it is"
+            );
+        }
+        readiness.missing_keys(missing);
+        metrics.config_taken(1);
         Ok(Self {
             config,
             listeners,
@@ -87,6 +95,21 @@ impl App {
             keyrings,
             connections,
         })
+    }
+
+    /// Does what [`App::build`] does with files and keys, and binds nothing.
+    ///
+    /// # Errors
+    /// As [`App::build`].
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        limits::connections(config.limits.connections).map_err(StartError::Limits)?;
+        let metrics = Metrics::new();
+        let keyrings = Keyrings::open(config, &metrics)?;
+        Snapshot::build(config, &keyrings, &metrics)?;
+        match keyrings.missing().as_slice() {
+            [] => Ok(()),
+            [missing, ..] => Err(KeyError::from(oilskin_crypto::Error::Missing(missing.clone())).into()),
+        }
     }
 
     /// Where the listener of that index listens; none for a Unix socket.
@@ -177,16 +200,14 @@ fn shown(bind: &Bind) -> String {
     }
 }
 
-/// A running process' threads.
-pub struct Running {
-    files: Vec<SocketFile>,
+/// Ends a running process' threads.
+#[derive(Debug, Clone)]
+pub struct Stopper {
     stop: watch::Sender<Stop>,
-    workers: Vec<JoinHandle<io::Result<usize>>>,
-    control: Option<JoinHandle<io::Result<()>>>,
     drain: Duration,
 }
 
-impl Running {
+impl Stopper {
     /// Takes nothing new; what is in work may end within the drain time.
     pub fn drain(&self) {
         self.stop.send_replace(Stop::DrainUntil(Instant::now() + self.drain));
@@ -197,9 +218,30 @@ impl Running {
         self.stop.send_replace(Stop::Now);
     }
 
-    /// Whether all workers have ended.
-    pub fn is_over(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished)
+    /// Whether it was told to end already.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.stop.borrow() != Stop::Serve
+    }
+
+    /// How long a drain may take.
+    pub(crate) fn drain_seconds(&self) -> u64 {
+        self.drain.as_secs()
+    }
+}
+
+/// A running process' threads.
+pub struct Running {
+    files: Vec<SocketFile>,
+    stop: watch::Sender<Stop>,
+    workers: Vec<JoinHandle<io::Result<usize>>>,
+    control: Option<JoinHandle<io::Result<()>>>,
+    drain: Duration,
+}
+
+impl Running {
+    /// Tells it to end while something else waits in [`Running::join`].
+    pub fn stopper(&self) -> Stopper {
+        Stopper { stop: self.stop.clone(), drain: self.drain }
     }
 
     /// Waits for the workers, then ends the rest; returns how many connections were cut with a request in work.

@@ -11,7 +11,7 @@ use crate::telemetry::RequestId;
 
 /// Which message failed: with equal codes, a request is the app's fault, a response the upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
+pub(crate) enum Side {
     /// The request.
     Request,
     /// The response.
@@ -22,26 +22,26 @@ macro_rules! codes {
     ($($variant:ident $name:literal $title:literal $help:literal,)*) => {
         /// Why Oilskin answers by itself. `as_str` is metric label, log field and `docs/errors.md` anchor at once.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Code {
+        pub(crate) enum Code {
             $(#[doc = $title] $variant,)*
         }
 
         impl Code {
             /// Every code, in the order of [`Code::index`].
-            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+            pub(crate) const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
             /// The stable name.
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
             /// The problem document's `title`.
-            pub const fn title(self) -> &'static str {
+            pub(crate) const fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)* }
             }
 
             /// One line on what to do.
-            pub const fn help(self) -> &'static str {
+            pub(crate) const fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help,)* }
             }
         }
@@ -99,15 +99,15 @@ codes! {
 
 impl Code {
     /// How many codes there are.
-    pub const COUNT: usize = Self::ALL.len();
+    pub(crate) const COUNT: usize = Self::ALL.len();
 
     /// Its place in [`Code::ALL`].
-    pub const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 
     /// The status a peer sees. One match without `_`: a new code does not compile until it is mapped.
-    pub const fn status(self, side: Side) -> StatusCode {
+    pub(crate) const fn status(self, side: Side) -> StatusCode {
         match (self, side) {
             (Self::NoRoute, _) => StatusCode::NOT_FOUND,
             (Self::AmbiguousPath | Self::SignedRequest | Self::IndexReserved | Self::BadRequest, _) => {
@@ -142,7 +142,7 @@ impl Code {
     }
 
     /// Seconds for `Retry-After`; a number where the status is 503.
-    pub const fn retry_after(self) -> Option<u16> {
+    pub(crate) const fn retry_after(self) -> Option<u16> {
         match self {
             Self::Overloaded => Some(1),
             // Key services come back in seconds to minutes; 5 s keeps retries from piling up.
@@ -161,7 +161,7 @@ impl fmt::Display for Code {
 /// A failure on the way: what the peer may know (`code`, `rule`) and what only log and metric may (`reason`).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code} ({reason})")]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The code.
     pub code: Code,
     /// The cause, from a fixed set: never a value.
@@ -172,17 +172,17 @@ pub struct Failure {
 
 impl Failure {
     /// A failure outside any rule.
-    pub fn new(code: Code, reason: &'static str) -> Self {
+    pub(crate) fn new(code: Code, reason: &'static str) -> Self {
         Self { code, reason, rule: None }
     }
 
     /// A failure in a rule.
-    pub fn in_rule(code: Code, reason: &'static str, rule: Arc<str>) -> Self {
+    pub(crate) fn in_rule(code: Code, reason: &'static str, rule: Arc<str>) -> Self {
         Self { code, reason, rule: Some(rule) }
     }
 
     /// What the peer gets; the reason is left behind.
-    pub fn problem(&self, side: Side, request_id: RequestId) -> Problem {
+    pub(crate) fn problem(&self, side: Side, request_id: RequestId) -> Problem {
         Problem { code: self.code, side, rule: self.rule.clone(), request_id }
     }
 }
@@ -195,7 +195,7 @@ impl From<Code> for Failure {
 
 /// An RFC 9457 problem document. Holds names from the configuration only, never a value of a message.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The code.
     pub code: Code,
     /// Which message failed.
@@ -212,12 +212,12 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Problem {
     /// The status.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.code.status(self.side)
     }
 
     /// The document.
-    pub fn body(&self) -> Bytes {
+    pub(crate) fn body(&self) -> Bytes {
         let rule = self.rule.as_deref().map(|rule| format!(r#","rule":{}"#, quoted(rule)));
         Bytes::from(format!(
             r#"{{"type":"urn:oilskin:error:{code}","title":{title},"status":{status},"code":"{code}"{rule},"request_id":{id}}}"#,
@@ -230,7 +230,7 @@ impl Problem {
     }
 
     /// The whole answer. `Content-Length` is left to the server, which knows about HEAD.
-    pub fn response(&self) -> Response<Bytes> {
+    pub(crate) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(self.body());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();

@@ -3,6 +3,7 @@
 mod admin;
 mod app;
 mod body;
+mod cli;
 mod dial;
 mod engine;
 mod error;
@@ -32,4 +33,8 @@ mod telemetry;
 mod tls;
 mod worker;
 
-pub use app::{App, Running, StartError};
+pub use app::{App, Running, StartError, Stopper};
+pub use cli::{Exit, run as cli};
+pub use error::page as errors_page;
+pub use keys::KeyError;
+pub use snapshot::BuildError;

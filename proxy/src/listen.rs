@@ -16,7 +16,7 @@ const BACKLOG: i32 = 1024;
 
 /// A listening socket, bound but not yet tied to a runtime.
 #[derive(Debug)]
-pub enum Bound {
+pub(crate) enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
     /// A Unix socket and its path.
@@ -25,7 +25,7 @@ pub enum Bound {
 
 impl Bound {
     /// Where a TCP socket really listens; none for a Unix one.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(socket) => socket.local_addr().ok(),
             Self::Unix(..) => None,
@@ -46,14 +46,26 @@ impl Bound {
 ///
 /// # Errors
 /// What the system says; a Unix path that something still listens on is `AddrInUse`.
-pub fn bind(bind: &Bind) -> io::Result<Bound> {
+pub(crate) fn bind(bind: &Bind) -> io::Result<Bound> {
     match bind {
-        Bind::Tcp(address) => tcp(*address).map(Bound::Tcp),
-        Bind::AnyPort(port) => tcp((Ipv6Addr::UNSPECIFIED, *port).into())
-            .or_else(|_| tcp((Ipv4Addr::UNSPECIFIED, *port).into()))
-            .map(Bound::Tcp),
+        Bind::Tcp(address) => first(*address).map(Bound::Tcp),
+        Bind::AnyPort(port) => match first((Ipv6Addr::UNSPECIFIED, *port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+            Err(_) => first((Ipv4Addr::UNSPECIFIED, *port).into()),
+            bound => bound,
+        }
+        .map(Bound::Tcp),
         Bind::Unix(path) => unix(path).map(|socket| Bound::Unix(socket, path.clone())),
     }
+}
+
+/// With `SO_REUSEPORT` alone a second process would share the port in silence, and each would get half of the requests.
+fn first(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let alone = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    alone.set_reuse_address(true)?;
+    alone.bind(&address.into())?;
+    drop(alone);
+    tcp(address)
 }
 
 fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {

@@ -14,7 +14,7 @@ use crate::gate::InWork;
 use crate::handler::Peer;
 use crate::pool::Lent;
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::{End, Outcome, RequestId, RequestLine, RouteMetrics};
+use crate::telemetry::{End, RequestId, RequestLine, RouteMetrics};
 
 /// One exchange, from its request head on.
 pub(crate) struct Record {
@@ -114,7 +114,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let end = if self.complete { self.end } else { End::Aborted };
         if let Some(metrics) = self.metrics() {
-            Outcome::started_at(Arc::clone(metrics), self.started).record(end);
+            metrics.ended(end, self.started.elapsed());
         }
         self.log(end);
     }

@@ -12,9 +12,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 
 use crate::dial::{Local, MAX_BUFFER, STREAM_WINDOW};
+use crate::error::Code;
 use crate::gate::{Gate, GateState, Order, Protocol};
 use crate::handler::{Peer, handle};
 use crate::stream::Stream;
+use crate::telemetry;
 use crate::worker::Worker;
 
 /// Serves `stream` until either side is done with it.
@@ -32,7 +34,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, stream: Stream, s
     match told {
         Some(Protocol::H1) => h1(peer, gate).await,
         Some(Protocol::H2) => h2(peer, gate).await,
-        None if peer.state.ordered() == Order::HeadTimeout => refuse_slow_head(gate).await,
+        None if peer.state.ordered() == Order::HeadTimeout => refuse_slow_head(&peer, gate).await,
         None => {}
     }
 }
@@ -40,6 +42,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, stream: Stream, s
 async fn h1(peer: Rc<Peer>, gate: Gate<Stream>) {
     let limits = &peer.worker.snapshot().limits.clone();
     let state = Rc::clone(&peer.state);
+    let keeper = Rc::clone(&peer);
     let service = service_fn(move |request| {
         let peer = Rc::clone(&peer);
         async move { Ok::<_, Infallible>(handle(peer, request).await) }
@@ -73,12 +76,14 @@ async fn h1(peer: Rc<Peer>, gate: Gate<Stream>) {
     .await;
     if order == Order::HeadTimeout {
         let parts = std::pin::Pin::into_inner(connection).into_parts();
-        refuse_slow_head(parts.io.into_inner()).await;
+        refuse_slow_head(&keeper, parts.io.into_inner()).await;
     }
 }
 
 /// A bare answer: there is no request to answer to. Only sent between messages, so it cannot be taken for part of one.
-async fn refuse_slow_head(mut gate: Gate<Stream>) {
+async fn refuse_slow_head(peer: &Peer, mut gate: Gate<Stream>) {
+    peer.worker.shared.metrics.gate_refused(telemetry::Peer::App, Code::HeadTimeout.as_str());
+    tracing::info!(target: "oilskin::gate", code = Code::HeadTimeout.as_str(), "a request head did not end in time");
     let bare = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     // The peer may be gone: then there is no one to tell.
     let _ = gate.write_all(bare).await;

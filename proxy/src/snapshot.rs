@@ -14,7 +14,7 @@ use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tls;
 
 /// One whole state that requests are served under.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     pub(crate) tables: Vec<Table>,
     pub(crate) listener_names: Vec<Arc<str>>,
     pub(crate) limits: config::Limits,
@@ -206,7 +206,7 @@ impl Route {
             require_inspection: text.require_inspection,
             tenant: text.tenant.clone(),
             access_log: text.access_log,
-            metrics: Arc::new(RouteMetrics::new(metrics, listener, text)),
+            metrics: Arc::new(RouteMetrics::new(metrics, listener, &text.name)),
         })
     }
 }

@@ -4,12 +4,10 @@ mod histogram;
 mod id;
 mod logs;
 mod metrics;
-mod outcome;
 mod route;
 
-pub use histogram::Histogram;
-pub use id::{RequestId, RequestIds};
-pub use logs::{LogError, RequestLine, install, subscriber};
-pub use metrics::{ConnectionGuard, Metrics, Peer};
-pub use outcome::{End, Outcome};
-pub use route::{FieldResult, RouteMetrics, RuleMetrics};
+pub(crate) use histogram::Histogram;
+pub(crate) use id::{RequestId, RequestIds};
+pub(crate) use logs::{RequestLine, install};
+pub(crate) use metrics::{Metrics, Peer};
+pub(crate) use route::{End, FieldResult, RouteMetrics, RuleMetrics};

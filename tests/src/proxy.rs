@@ -107,7 +107,7 @@ impl Proxy {
     /// Drains and waits; how many connections were cut.
     pub fn drain(mut self) -> usize {
         let running = self.running.take().unwrap();
-        running.drain();
+        running.stopper().drain();
         running.join().unwrap()
     }
 }
@@ -115,7 +115,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.stop();
+            running.stopper().stop();
             let joined = running.join();
             if !std::thread::panicking() {
                 joined.unwrap();

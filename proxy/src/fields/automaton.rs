@@ -81,7 +81,7 @@ impl Node {
         if members.lengths >> (name.len() % 64) & 1 == 0 {
             return members.other;
         }
-        let order = |held: &Box<[u8]>| (held.len(), &**held).cmp(&(name.len(), name));
+        let order = |held: &[u8]| (held.len(), held).cmp(&(name.len(), name));
         match members.named.binary_search_by(|(held, _)| order(held)) {
             Ok(at) => members.named.get(at).map_or(DEAD, |(_, to)| *to),
             Err(_) => members.other,

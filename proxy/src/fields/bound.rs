@@ -10,6 +10,9 @@ const MAX_VALUE: usize = 256;
 /// Bytes of a spelled value beyond which it cannot be one of 256: each byte may be spelled `\u00xx`.
 pub(super) const MAX_SPELLED: usize = 6 * MAX_VALUE + 2;
 
+/// Names and their values, in byte order of the names.
+type Named<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 /// The parameters of the route's path, decoded.
 #[derive(Debug, Clone, Default)]
 pub struct PathValues(pub Vec<(String, Vec<u8>)>);
@@ -145,7 +148,7 @@ pub(super) fn decided<'a>(
     holder: Option<usize>,
     frames: &'a [Frame],
     path: &'a PathValues,
-) -> Result<Option<Vec<(&'a [u8], &'a [u8])>>, BindError> {
+) -> Result<Option<Named<'a>>, BindError> {
     let mut values = Vec::with_capacity(compiled.bind.len());
     for bind in &compiled.bind {
         let mut value = None;
@@ -234,7 +237,7 @@ impl Pending {
     }
 
     /// Its bound values, once it is decided.
-    pub(super) fn bound<'a>(&'a self, compiled: &'a Rule) -> Result<Vec<(&'a [u8], &'a [u8])>, BindError> {
+    pub(super) fn bound<'a>(&'a self, compiled: &'a Rule) -> Result<Named<'a>, BindError> {
         let mut bound = Vec::with_capacity(self.values.len());
         for (bind, places) in compiled.bind.iter().zip(&self.values) {
             let mut value = None;

@@ -14,7 +14,7 @@ const BOUNDS: [u64; 14] =
 
 /// A histogram of seconds. Clones share their numbers.
 #[derive(Debug, Clone, Default)]
-pub struct Histogram(Arc<Numbers>);
+pub(crate) struct Histogram(Arc<Numbers>);
 
 #[derive(Debug, Default)]
 struct Numbers {
@@ -25,7 +25,7 @@ struct Numbers {
 
 impl Histogram {
     /// Counts one duration: two atomic adds.
-    pub fn observe(&self, duration: Duration) {
+    pub(crate) fn observe(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let place = BOUNDS.partition_point(|bound| *bound < micros);
         self.0.counts.get(place).unwrap_or(&self.0.above).fetch_add(1, Relaxed);
@@ -38,7 +38,7 @@ impl EncodeMetric for Histogram {
         let numbers = &self.0;
         let mut buckets: Vec<(f64, u64)> =
             BOUNDS.iter().zip(&numbers.counts).map(|(bound, count)| (seconds(*bound), count.load(Relaxed))).collect();
-        buckets.push((f64::MAX, numbers.above.load(Relaxed)));
+        buckets.push((f64::INFINITY, numbers.above.load(Relaxed)));
         let count = buckets.iter().map(|(_, count)| count).sum();
         encoder.encode_histogram::<NoLabelSet>(seconds(numbers.micros.load(Relaxed)), count, &buckets, None)
     }

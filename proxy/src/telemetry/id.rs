@@ -11,25 +11,23 @@ const MAX: usize = 128;
 
 /// A request id: 1 to 128 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+pub(crate) struct RequestId(HeaderValue);
 
 impl RequestId {
     /// A fixed id.
-    ///
-    /// # Panics
-    /// When `id` holds a control character.
-    pub fn from_static(id: &'static str) -> Self {
+    #[cfg(test)]
+    pub(crate) fn from_static(id: &'static str) -> Self {
         Self(HeaderValue::from_static(id))
     }
 
     /// Its characters.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         // Only visible ASCII comes in, so the fallback is never taken.
         self.0.to_str().unwrap_or_default()
     }
 
     /// It as a header's value; shares the bytes.
-    pub fn header(&self) -> HeaderValue {
+    pub(crate) fn header(&self) -> HeaderValue {
         self.0.clone()
     }
 }
@@ -38,25 +36,25 @@ impl RequestId {
 ///
 /// 64 random bits a worker and start; two workers collide with probability 2^-64 a pair. Ids are no secrets.
 #[derive(Debug)]
-pub struct RequestIds {
+pub(crate) struct RequestIds {
     prefix: u64,
     next: Cell<u64>,
 }
 
 impl RequestIds {
     /// A worker's generator.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // std seeds this from the system's random source; ids need to be distinct, not unguessable.
         Self { prefix: RandomState::new().hash_one(0_u64), next: Cell::new(0) }
     }
 
     /// The app's id if it sent exactly one usable `x-request-id`, else a new one.
-    pub fn of(&self, headers: &HeaderMap) -> RequestId {
+    pub(crate) fn of(&self, headers: &HeaderMap) -> RequestId {
         kept(headers).unwrap_or_else(|| self.generate())
     }
 
     /// A new id, 27 characters up to 2^40 messages.
-    pub fn generate(&self) -> RequestId {
+    pub(crate) fn generate(&self) -> RequestId {
         let count = self.next.get();
         self.next.set(count.wrapping_add(1));
         let mut text = String::with_capacity(33);

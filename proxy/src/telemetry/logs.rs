@@ -15,7 +15,7 @@ use format::Lines;
 
 /// Why logging cannot begin.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
+pub(crate) enum LogError {
     /// The filter is not one.
     #[error("not a log filter (info, oilskin=debug, …): {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -28,7 +28,7 @@ pub enum LogError {
 ///
 /// # Errors
 /// [`LogError::Filter`] when the filter does not parse; [`LogError::Installed`] at a second call.
-pub fn install(log: &Log) -> Result<(), LogError> {
+pub(crate) fn install(log: &Log) -> Result<(), LogError> {
     let terminal = std::io::stderr().is_terminal();
     tracing::subscriber::set_global_default(subscriber(log, terminal, std::io::stderr)?)?;
     Ok(())
@@ -38,7 +38,7 @@ pub fn install(log: &Log) -> Result<(), LogError> {
 ///
 /// # Errors
 /// [`LogError::Filter`] when the filter does not parse.
-pub fn subscriber<W>(log: &Log, terminal: bool, writer: W) -> Result<impl Subscriber + Send + Sync + use<W>, LogError>
+pub(super) fn subscriber<W>(log: &Log, terminal: bool, writer: W) -> Result<impl Subscriber + Send + Sync + use<W>, LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -56,7 +56,7 @@ where
 
 /// What is said about a request at its end. Names are the configuration's; nothing here is a value of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestLine<'a> {
+pub(crate) struct RequestLine<'a> {
     /// The listener's name.
     pub listener: &'a str,
     /// The method as received.
@@ -85,13 +85,13 @@ pub struct RequestLine<'a> {
 
 impl RequestLine<'_> {
     /// Whether a request that ended so is logged: all with `access_log`, else those that are no plain success.
-    pub fn wanted(end: End, access_log: bool) -> bool {
+    pub(crate) fn wanted(end: End, access_log: bool) -> bool {
         let success = matches!(end, End::Answered(status) if status.as_u16() < 400);
         (access_log || !success) && tracing::enabled!(target: "oilskin::request", Level::WARN)
     }
 
     /// Writes the line: a warning where it was cut or the status is 5xx, else information.
-    pub fn emit(&self) {
+    pub(crate) fn emit(&self) {
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(

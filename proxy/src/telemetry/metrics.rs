@@ -1,6 +1,6 @@
 //! The registry: one struct owns every metric, nothing is global. Names are a contract (`docs/`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -13,7 +13,7 @@ use super::Histogram;
 
 /// All metrics of a process.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     pub(super) requests: Family<RequestLabels, Counter>,
     pub(super) seconds: Histogram,
@@ -25,7 +25,6 @@ pub struct Metrics {
     reload_failed: Gauge,
     generation: Gauge<u64, AtomicU64>,
     epochs: Family<KeysetLabel, Gauge<u64, AtomicU64>>,
-    stale_seconds_left: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,7 +64,7 @@ struct KeysetLabel {
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// Whoever connects to a listener.
     App,
     /// Whom we connect to.
@@ -74,7 +73,7 @@ pub enum Peer {
 
 impl Peer {
     /// Its label.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::App => "app",
             Self::Upstream => "upstream",
@@ -84,7 +83,7 @@ impl Peer {
 
 impl Metrics {
     /// Everything registered, at zero.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let connections = Family::<SideLabel, Gauge>::default();
         let gauge = |side: Peer| connections.get_or_create_owned(&SideLabel { side: side.as_str() });
         let mut metrics = Self {
@@ -99,7 +98,6 @@ impl Metrics {
             reload_failed: Gauge::default(),
             generation: Gauge::default(),
             epochs: Family::default(),
-            stale_seconds_left: Gauge::default(),
         };
         metrics.registry.register("connections", "Open connections", connections);
         metrics.register_traffic();
@@ -134,16 +132,11 @@ impl Metrics {
         );
         registry.register("config_generation", "Configurations taken since the start", self.generation.clone());
         registry.register("keyset_epoch", "Epoch of the keyset document in use", self.epochs.clone());
-        registry.register(
-            "stale_seconds_left",
-            "Seconds for which keys may still be used while their store or root is away",
-            self.stale_seconds_left.clone(),
-        );
         registry.register("build", "What runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 
     /// A connection that counts as open until the guard is dropped.
-    pub fn connection(&self, peer: Peer) -> ConnectionGuard {
+    pub(crate) fn connection(&self, peer: Peer) -> ConnectionGuard {
         let gauge = match peer {
             Peer::App => self.app_connections.clone(),
             Peer::Upstream => self.upstream_connections.clone(),
@@ -153,36 +146,32 @@ impl Metrics {
     }
 
     /// Counts a refusal by the gate.
-    pub fn gate_refused(&self, peer: Peer, reason: &'static str) {
+    pub(crate) fn gate_refused(&self, peer: Peer, reason: &'static str) {
         self.gate_refusals.get_or_create(&GateLabels { side: peer.as_str(), reason }).inc();
     }
 
     /// A configuration serves.
-    pub fn config_taken(&self, generation: u64) {
+    pub(crate) fn config_taken(&self, generation: u64) {
         self.generation.set(generation);
         self.reload_failed.set(0);
     }
 
     /// A reload was refused.
-    pub fn config_refused(&self) {
+    #[cfg(test)]
+    pub(crate) fn config_refused(&self) {
         self.reload_failed.set(1);
     }
 
     /// A keyset document was loaded.
-    pub fn keyset_epoch(&self, keyset: &str, epoch: u64) {
+    pub(crate) fn keyset_epoch(&self, keyset: &str, epoch: u64) {
         self.epochs.get_or_create(&KeysetLabel { keyset: keyset.to_owned() }).set(epoch);
     }
 
-    /// How long the keys may still be used.
-    pub fn stale_seconds_left(&self, seconds: i64) {
-        self.stale_seconds_left.set(seconds);
-    }
-
     /// Media type of [`Metrics::text`].
-    pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// The exposition.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         // Writing into a string cannot fail.
         let _ = text::encode(&mut text, &self.registry);
@@ -198,7 +187,7 @@ impl Default for Metrics {
 
 /// Keeps `oilskin_connections` up by one.
 #[derive(Debug)]
-pub struct ConnectionGuard(Gauge);
+pub(crate) struct ConnectionGuard(Gauge);
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
@@ -235,12 +224,10 @@ mod tests {
         let metrics = Metrics::new();
         metrics.gate_refused(Peer::Upstream, "chunk_size");
         metrics.keyset_epoch("default", 7);
-        metrics.stale_seconds_left(60);
         let text = metrics.text();
         for line in [
             "oilskin_gate_refusals_total{side=\"upstream\",reason=\"chunk_size\"} 1",
             "oilskin_keyset_epoch{keyset=\"default\"} 7",
-            "oilskin_stale_seconds_left 60",
             "oilskin_request_seconds_count 0",
             "# EOF",
         ] {

@@ -4,12 +4,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::StatusCode;
-use oilskin_config::{Op, Phase, Route};
+use oilskin_config::Op;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
+use super::Histogram;
 use super::metrics::{FieldLabels, Metrics, RequestLabels, RouteLabel};
-use super::{End, Histogram};
 use crate::error::Code;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -17,9 +17,20 @@ const ABORTED: usize = CLASSES.len();
 const CODES: usize = ABORTED + 1;
 const SLOTS: usize = CODES + Code::COUNT;
 
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The upstream's answer went out whole.
+    Answered(StatusCode),
+    /// We answered.
+    Refused(Code),
+    /// A stream was cut, or the app left.
+    Aborted,
+}
+
 /// The counters of one route. The same names give the same counters after a reload.
 #[derive(Debug)]
-pub struct RouteMetrics {
+pub(crate) struct RouteMetrics {
     listener: String,
     route: String,
     family: Family<RequestLabels, Counter>,
@@ -27,24 +38,16 @@ pub struct RouteMetrics {
     ends: [OnceLock<Counter>; SLOTS],
     seconds: Histogram,
     not_inspected: Counter,
-    request_rules: Box<[RuleMetrics]>,
-    response_rules: Box<[RuleMetrics]>,
 }
 
 impl RouteMetrics {
-    /// The counters of a route and its rules, in the order of the configuration's rules.
-    pub fn new(metrics: &Metrics, listener: &str, route: &Route) -> Self {
-        let rules = |phase: &Phase| -> Box<[RuleMetrics]> {
-            phase.rules.iter().map(|rule| RuleMetrics::new(metrics, &rule.name, phase.op)).collect()
-        };
-        let mut this = Self::bare(metrics, listener, &route.name);
-        this.request_rules = rules(&route.request);
-        this.response_rules = rules(&route.response);
-        this
+    /// The counters of a route.
+    pub(crate) fn new(metrics: &Metrics, listener: &str, route: &str) -> Self {
+        Self::bare(metrics, listener, route)
     }
 
     /// The counters of what reaches no route (`no_route`, refusals before routing): the label is `-`.
-    pub fn unrouted(metrics: &Metrics, listener: &str) -> Self {
+    pub(crate) fn unrouted(metrics: &Metrics, listener: &str) -> Self {
         Self::bare(metrics, listener, "-")
     }
 
@@ -56,31 +59,19 @@ impl RouteMetrics {
             ends: [const { OnceLock::new() }; SLOTS],
             seconds: metrics.seconds.clone(),
             not_inspected: metrics.not_inspected.get_or_create_owned(&RouteLabel { route: route.to_owned() }),
-            request_rules: Box::default(),
-            response_rules: Box::default(),
         };
         // Present from the start, so that the first increase shows in a rate.
         this.slot(1);
         this
     }
 
-    /// The rules of requests.
-    pub fn request_rules(&self) -> &[RuleMetrics] {
-        &self.request_rules
-    }
-
-    /// The rules of responses.
-    pub fn response_rules(&self) -> &[RuleMetrics] {
-        &self.response_rules
-    }
-
     /// A body passed unread because no rule reads its type.
-    pub fn not_inspected(&self) {
+    pub(crate) fn not_inspected(&self) {
         self.not_inspected.inc();
     }
 
-    /// Counts the end of a request; [`Outcome`](super::Outcome) does it once.
-    pub(super) fn ended(&self, end: End, after: Duration) {
+    /// Counts the end of a request, once.
+    pub(crate) fn ended(&self, end: End, after: Duration) {
         if let Some(counter) = self.slot(place(end)) {
             counter.inc();
         }
@@ -116,7 +107,7 @@ fn label(place: usize) -> &'static str {
 
 /// What became of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FieldResult {
+pub(crate) enum FieldResult {
     /// Encrypted, or opened.
     Ok,
     /// Opened by a context other than the first.
@@ -135,7 +126,7 @@ pub enum FieldResult {
 
 impl FieldResult {
     /// Every result.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Ok,
         Self::RenamedContext,
         Self::PlaintextSeen,
@@ -146,7 +137,7 @@ impl FieldResult {
     ];
 
     /// Its label.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::RenamedContext => "renamed_context",
@@ -161,7 +152,7 @@ impl FieldResult {
 
 /// The counters of one rule in one direction.
 #[derive(Debug)]
-pub struct RuleMetrics {
+pub(crate) struct RuleMetrics {
     rule: String,
     op: Op,
     family: Family<FieldLabels, Counter>,
@@ -170,7 +161,7 @@ pub struct RuleMetrics {
 
 impl RuleMetrics {
     /// The counters of the rule of that name.
-    pub fn new(metrics: &Metrics, rule: &str, op: Op) -> Self {
+    pub(crate) fn new(metrics: &Metrics, rule: &str, op: Op) -> Self {
         let family = metrics.fields.clone();
         let this = Self { rule: rule.to_owned(), op, family, results: [const { OnceLock::new() }; _] };
         this.add(FieldResult::Ok, 0);
@@ -178,7 +169,7 @@ impl RuleMetrics {
     }
 
     /// Counts `number` fields; one atomic add.
-    pub fn add(&self, result: FieldResult, number: u64) {
+    pub(crate) fn add(&self, result: FieldResult, number: u64) {
         if let Some(slot) = self.results.get(result as usize) {
             slot.get_or_init(|| self.family.get_or_create_owned(&self.labels(result))).inc_by(number);
         }

@@ -114,7 +114,7 @@ fn a_drain_lets_requests_end_and_takes_no_new_ones() {
     let mut idle = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     both.wait();
-    proxy.running().drain();
+    proxy.running().stopper().drain();
     assert!(idle.rest().is_empty(), "an idle connection is closed");
     both.wait();
     let answer = client.response("GET");

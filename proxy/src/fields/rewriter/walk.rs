@@ -22,11 +22,11 @@ pub(super) struct Piece<'p> {
 }
 
 impl<'p> Piece<'p> {
-    fn from_start(&self) -> &'p [u8] {
+    fn since_start(&self) -> &'p [u8] {
         self.input.get(self.start..self.at).unwrap_or_default()
     }
 
-    fn from_run(&self) -> &'p [u8] {
+    fn since_run(&self) -> &'p [u8] {
         self.input.get(self.run..self.at).unwrap_or_default()
     }
 }
@@ -66,7 +66,7 @@ impl Rewriter {
         }
         match self.want {
             Want::Field { rule, .. } => {
-                self.held.extend_from_slice(piece.from_start());
+                self.held.extend_from_slice(piece.since_start());
                 piece.run = piece.at;
                 if self.held.len() > self.limits.field {
                     return Err(Error::TooLarge { rule });
@@ -75,7 +75,7 @@ impl Rewriter {
             // One byte more than any value that can be bound is kept: enough to see that it is longer.
             Want::Watched { .. } if self.held.len() <= MAX_SPELLED => {
                 let room = MAX_SPELLED + 1 - self.held.len();
-                let piece = piece.from_start();
+                let piece = piece.since_start();
                 self.held.extend_from_slice(piece.get(..room).unwrap_or(piece));
             }
             _ => {}
@@ -95,12 +95,12 @@ impl Rewriter {
 
     /// Appends everything up to here.
     pub(super) fn emit(&mut self, piece: &mut Piece<'_>, out: &mut Vec<u8>) {
-        self.queue.bytes(piece.from_run(), out);
+        self.queue.bytes(piece.since_run(), out);
         piece.run = piece.at;
     }
 
     fn hold_separators<E>(&mut self, piece: &mut Piece<'_>) -> Result<(), Error<E>> {
-        self.separators.extend_from_slice(piece.from_run());
+        self.separators.extend_from_slice(piece.since_run());
         piece.run = piece.at;
         match self.separators.len() > self.limits.field {
             true => Err(Error::Malformed("a member name is too long")),
@@ -407,7 +407,7 @@ impl Rewriter {
         if frame.drops {
             if std::mem::take(&mut self.separating) {
                 // It was empty: white space and the bracket.
-                self.separators.extend_from_slice(piece.from_run());
+                self.separators.extend_from_slice(piece.since_run());
                 let bytes = std::mem::take(&mut self.separators);
                 self.queue.bytes(&bytes, out);
                 piece.run = piece.at;
@@ -451,7 +451,7 @@ impl Rewriter {
             Want::Field { base, .. } if base == self.depth() => self.field_ended(piece, r, out),
             Want::Watched { state } => {
                 self.want = Want::Nothing;
-                let here = piece.from_start();
+                let here = piece.since_start();
                 if self.held.is_empty() {
                     return self.watched_scalar(state, here, r, out);
                 }
@@ -472,7 +472,7 @@ impl Rewriter {
     ) -> Result<(), Error<R::Error>> {
         let Want::Field { rule, .. } = std::mem::replace(&mut self.want, Want::Nothing) else { return Ok(()) };
         piece.run = piece.at;
-        let here = piece.from_start();
+        let here = piece.since_start();
         if self.held.len() + here.len() > self.limits.field {
             return Err(Error::TooLarge { rule });
         }

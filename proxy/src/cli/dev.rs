@@ -1,0 +1,153 @@
+//! `oilskin dev`: the main job with nothing to configure, on loopback only.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use oilskin_config::{Bind, Config, Root, Store, Vars};
+use oilskin_crypto::{Cipher, Slab};
+use serde_json::json;
+
+use super::demo::Demo;
+use super::{Exit, Printer, keys, process, read_file};
+use crate::App;
+
+/// What is taken for settings that the environment does not give.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("OILSKIN_FIELDS", "$..ssn, $..email, $.card.number"),
+    ("OILSKIN_METRICS_LISTEN", "127.0.0.1:16020"),
+    ("OILSKIN_HEALTH_LISTEN", "127.0.0.1:16021"),
+    ("OILSKIN_LOG", "warn"),
+    ("OILSKIN_WORKERS", "1"),
+];
+
+/// Where the built-in upstream listens.
+const DEMO: &str = "127.0.0.1:16080";
+
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    /// Where development keys are kept.
+    #[arg(long, default_value = ".oilskin")]
+    dir: PathBuf,
+    /// Where the built-in upstream listens (loopback).
+    #[arg(long, default_value = DEMO)]
+    demo: SocketAddr,
+}
+
+pub(super) fn run(words: &Dev, vars: &Vars, printer: &Printer) -> Exit {
+    let own_upstream = ["OILSKIN_UPSTREAM", "OILSKIN_CONFIG", "OILSKIN_CONFIG_YAML"]
+        .iter()
+        .any(|name| vars.contains_key(&OsString::from(name)));
+    let demo = if own_upstream { None } else { Some(Demo::bind(words.demo)) };
+    let demo = match demo.transpose() {
+        Ok(demo) => demo,
+        Err(error) => {
+            return printer
+                .failed(format_args!("cannot listen on {}: {error}; --demo ADDRESS takes another", words.demo));
+        }
+    };
+    let mut vars = with_defaults(vars, &words.dir);
+    if let Some(demo) = &demo {
+        vars.insert("OILSKIN_UPSTREAM".into(), format!("http://{}", demo.address()).into());
+    }
+    let config = match oilskin_config::parse(&vars, &read_file) {
+        Ok(config) => config,
+        Err(problems) => return printer.problems(&problems),
+    };
+    let config = match development(config) {
+        Ok(config) => config,
+        Err(error) => return printer.failed(error),
+    };
+    if let Some(demo) = demo
+        && let Err(error) = demo.start(printer.json)
+    {
+        return printer.failed(error);
+    }
+    let demo = (!own_upstream).then_some(words.demo);
+    process::serve(config, printer, |app| banner(app, demo, &words.dir, printer))
+}
+
+fn with_defaults(vars: &Vars, folder: &Path) -> Vars {
+    let mut vars = vars.clone();
+    // A document may say these itself.
+    let document =
+        ["OILSKIN_CONFIG", "OILSKIN_CONFIG_YAML"].iter().any(|name| vars.contains_key(&OsString::from(name)));
+    for (name, value) in DEFAULTS.iter().filter(|(name, _)| !(document && *name == "OILSKIN_FIELDS")) {
+        vars.entry((*name).into()).or_insert_with(|| (*value).into());
+    }
+    // Development keys only: production keys named by the environment are not touched.
+    let file = |name: &str| OsString::from(format!("file:{}", folder.join(name).display()));
+    vars.insert("OILSKIN_ROOT_KEY".into(), file("root.key"));
+    vars.insert("OILSKIN_KEY_STORE".into(), file("keys"));
+    vars
+}
+
+/// Turns a configuration into a development one: loopback, marked keys that are made when they are missing.
+fn development(mut config: Config) -> Result<Config, String> {
+    let service = [&config.service.admin, &config.service.metrics, &config.service.health];
+    let binds = config.listeners.iter().map(|listener| &listener.bind).chain(service.into_iter().flatten());
+    for bind in binds {
+        match bind {
+            Bind::Unix(_) => {}
+            Bind::Tcp(address) if address.ip().is_loopback() => {}
+            Bind::Tcp(_) | Bind::AnyPort(_) => {
+                return Err(
+                    "`dev` listens on loopback only; its keys protect nothing. Run `oilskin` for the rest".to_owned()
+                );
+            }
+        }
+    }
+    if let Some(keys) = &mut config.keys {
+        keys.development = true;
+        // A laptop's memlock limit is no reason not to start: these keys are worth nothing.
+        config.unsafe_unlocked_keys = true;
+        let slab = Slab::new(config.limits.key_slab, true).map_err(|error| error.to_string())?;
+        keep_out_of_git(&keys.roots).map_err(|error| format!("cannot write development keys: {error}"))?;
+        let Store::File(_) = &keys.store;
+        let names = crate::keys::store(keys).list().map_err(|error| error.to_string())?;
+        if !names.iter().any(|name| name == "default") {
+            keys::make(keys, "default", Cipher::XChaCha20Poly1305, &slab).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(config)
+}
+
+/// The folder ignores itself, so that no one commits keys by accident.
+fn keep_out_of_git(roots: &[Root]) -> std::io::Result<()> {
+    for Root::File(path) in roots {
+        let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { continue };
+        std::fs::create_dir_all(folder)?;
+        let ignore = folder.join(".gitignore");
+        if !ignore.exists() {
+            std::fs::write(ignore, "*\n")?;
+        }
+    }
+    Ok(())
+}
+
+fn banner(app: &App, demo: Option<SocketAddr>, folder: &Path, printer: &Printer) {
+    let Some(listen) = app.address(0) else { return };
+    if printer.json {
+        printer
+            .line(json!({"listening": listen.to_string(), "demo": demo.map(|demo| demo.to_string()), "keys": folder}));
+        return;
+    }
+    let mut text =
+        format!("{} on http://{listen}, development keys in {}\n", Printer::strong("Oilskin"), folder.display());
+    if let Some(demo) = demo {
+        let customer =
+            r#"{"name":"Ada","ssn":"123-45-6789","email":"ada@example.com","card":{"number":"4111111111111111"}}"#;
+        // Writing into a string cannot fail.
+        let _ = write!(
+            text,
+            "\nIn a second terminal, as the app would:\n\n  \
+             curl --json '{customer}' http://{listen}/customers/1\n  \
+             curl http://{listen}/customers/1      # what the app reads back: plaintext\n  \
+             curl http://{demo}/customers/1      # what the store holds: ciphertext\n\n\
+             What the store is given appears here. Ctrl-C ends it.\n"
+        );
+    }
+    printer.line(text);
+}
