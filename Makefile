@@ -5,7 +5,7 @@ TOOLS := $(TARGET)/tools
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-APT_TEST := gcc make curl nginx nghttp2-client python3-venv
+APT_TEST := gcc make ca-certificates curl nginx nghttp2-client python3-venv
 APT_BENCH := nginx haproxy wrk nghttp2-client valgrind
 
 .PHONY: help dev build deps bench-deps test check docs fuzz bench soak
@@ -31,7 +31,7 @@ bench-deps: ## what the benchmark needs
 test: deps ## all tests; installs what they need
 	@.ci/suites
 
-check: ## format, lints, docs, dependencies, file sizes, generated files
+check: deps ## format, lints, docs, dependencies, file sizes, generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -118,7 +119,7 @@ fn development(mut config: Config) -> Result<Config, String> {
 fn keep_out_of_git(roots: &[Root]) -> std::io::Result<()> {
     for Root::File(path) in roots {
         let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { continue };
-        std::fs::create_dir_all(folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let ignore = folder.join(".gitignore");
         if !ignore.exists() {
             std::fs::write(ignore, "*\n")?;

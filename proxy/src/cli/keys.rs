@@ -34,6 +34,9 @@ pub(super) struct Init {
     /// Its cipher.
     #[arg(long, value_enum, default_value_t = Alg::Xchacha20Poly1305)]
     alg: Alg,
+    /// Do nothing, successfully, where the keyset exists already: for init containers.
+    #[arg(long)]
+    if_missing: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -71,6 +74,11 @@ pub(super) fn run(command: &Command, vars: &Vars, printer: &Printer) -> Exit {
 }
 
 fn init(words: &Init, settings: &KeySettings, printer: &Printer) -> Result<(), KeyError> {
+    if words.if_missing && keys::store(&settings.keys).read(&words.name).is_ok() {
+        let text = format!("keyset {} exists already", words.name);
+        printer.result(text, &json!({"ok": true, "keyset": words.name, "roots_made": [], "exists": true}));
+        return Ok(());
+    }
     let slab = Slab::new(settings.slab, settings.unsafe_unlocked_keys)?;
     let made = make(&settings.keys, &words.name, words.alg.cipher(), &slab)?;
     let mut text = String::new();

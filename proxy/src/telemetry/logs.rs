@@ -38,7 +38,11 @@ pub(crate) fn install(log: &Log) -> Result<(), LogError> {
 ///
 /// # Errors
 /// [`LogError::Filter`] when the filter does not parse.
-pub(super) fn subscriber<W>(log: &Log, terminal: bool, writer: W) -> Result<impl Subscriber + Send + Sync + use<W>, LogError>
+pub(super) fn subscriber<W>(
+    log: &Log,
+    terminal: bool,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync + use<W>, LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
