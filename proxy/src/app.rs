@@ -117,6 +117,12 @@ impl App {
         self.listeners.get(listener).and_then(Bound::address)
     }
 
+    /// Every listener's name and where it really listens: an address with its port, or a path.
+    pub(crate) fn listening(&self) -> Vec<(String, String)> {
+        let bound = self.listeners.iter().map(ToString::to_string);
+        self.config.listeners.iter().map(|listener| listener.name.clone()).zip(bound).collect()
+    }
+
     /// Where metrics are read.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.servers.metrics_address()

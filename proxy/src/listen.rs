@@ -1,10 +1,10 @@
 //! Sockets we accept from.
 
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use oilskin_config::Bind;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,6 +21,18 @@ pub(crate) enum Bound {
     Tcp(std::net::TcpListener),
     /// A Unix socket and its path.
     Unix(StdUnixListener, PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(socket) => match socket.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(error) => error.fmt(f),
+            },
+            Self::Unix(_, path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl Bound {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// The repository's top.
 pub fn top() -> PathBuf {
@@ -41,4 +42,22 @@ impl Drop for Killed {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The program itself, built from what is being tested. Not the test's own executable: signals, exit codes and `kill -9` need
+/// a process.
+pub fn oilskin() -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let path = BUILT.get_or_init(|| {
+        // target/debug/deps/suite-…: the program stands two above.
+        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+        run(Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "oilskin", "--target-dir"])
+            .arg(folder.parent().unwrap())
+            .current_dir(top()));
+        folder.join("oilskin")
+    });
+    let mut command = Command::new(path);
+    command.env_clear();
+    command
 }

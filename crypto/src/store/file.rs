@@ -41,8 +41,9 @@ impl FileStore {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-        // Left by a writer that died; the lock says there is no other.
-        let partial = path.with_extension("json.new");
+        // One name for all documents: what a writer that died left is removed by whichever comes next. The lock says that
+        // there is no other writer.
+        let partial = path.with_file_name(".new");
         let _ = std::fs::remove_file(&partial);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(bytes)?;
@@ -119,7 +120,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::new(folder.path());
         store.write("a", None, b"whole").unwrap();
-        std::fs::write(folder.path().join("a.json.new"), b"ha").unwrap();
+        std::fs::write(folder.path().join(".new"), b"ha").unwrap();
         assert_eq!(store.read("a").unwrap().bytes, b"whole");
         assert_eq!(store.list().unwrap(), ["a"]);
         store.write("b", None, b"x").unwrap();

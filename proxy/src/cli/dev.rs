@@ -61,13 +61,13 @@ pub(super) fn run(words: &Dev, vars: &Vars, printer: &Printer) -> Exit {
         Ok(config) => config,
         Err(error) => return printer.failed(error),
     };
+    let store = demo.as_ref().map(Demo::address);
     if let Some(demo) = demo
         && let Err(error) = demo.start(printer.json)
     {
         return printer.failed(error);
     }
-    let demo = (!own_upstream).then_some(words.demo);
-    process::serve(config, printer, |app| banner(app, demo, &words.dir, printer))
+    process::serve(config, printer, |app| banner(app, store, &words.dir, printer))
 }
 
 fn with_defaults(vars: &Vars, folder: &Path) -> Vars {

@@ -45,7 +45,11 @@ fn until_told(app: App) -> anyhow::Result<usize> {
     runtime.block_on(async {
         // Before the threads start: from here on no signal ends the process unasked.
         let mut signals = Signals::new()?;
+        let listening = app.listening();
         let running = app.start()?;
+        for (listener, address) in listening {
+            tracing::info!(listener, address, "listening");
+        }
         let stopper = running.stopper();
         tracing::info!(pid = std::process::id(), "serving");
         let mut ended = tokio::task::spawn_blocking(move || running.join());
