@@ -8,8 +8,6 @@ mod text;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use subtle::ConstantTimeEq;
 
@@ -21,7 +19,7 @@ use crate::keyset::{Keyset, Version};
 use crate::root::{RootKey, Share};
 use crate::slab::{Key, Slab};
 use crate::sodium::{self, KEY, blake2b};
-use crate::{Error, nonce};
+use crate::{Error, base64url, nonce};
 
 /// Longest name of a keyset.
 const MAX_NAME: usize = 128;
@@ -62,7 +60,7 @@ fn split<'a>(bytes: &'a [u8], name: &str) -> Result<Lines<'a>, Error> {
     let text = text.strip_suffix('\n').ok_or_else(|| wrong("cut short: its last line does not end"))?;
     let mut lines = text.split('\n');
     let json = lines.next().unwrap_or_default();
-    let decode = |line: &str| URL_SAFE_NO_PAD.decode(line).map_err(|_| wrong("a line is not base64url"));
+    let decode = |line: &str| base64url::decode(line).ok_or_else(|| wrong("a line is not base64url"));
     let mac = decode(lines.next().ok_or_else(|| wrong("it has no MAC"))?)?;
     let signature = lines.next().map(decode).transpose()?;
     match lines.next() {
@@ -291,7 +289,7 @@ pub fn create(new: NewKeyset<'_>, roots: &[Box<dyn RootKey>], slab: &Arc<Slab>) 
         versions,
     };
     let json = document.json()?;
-    let mac = URL_SAFE_NO_PAD.encode(mac(&w, new.name, &json)?);
+    let mac = base64url::encode(&mac(&w, new.name, &json)?);
     Ok(format!("{json}\n{mac}\n").into_bytes())
 }
 

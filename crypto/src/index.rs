@@ -1,9 +1,7 @@
 //! The blind index: what lets an upstream search by equality without seeing the value.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use crate::Error;
+use crate::base64url;
 use crate::derive::{Purpose, length};
 use crate::document::Line;
 use crate::keyset::KeysetHandle;
@@ -65,5 +63,5 @@ pub fn index(
     let names = normalisers.names();
     let mut hash = [0; KEY];
     blake2b(key.bytes(), &[&length(names.as_bytes()), names.as_bytes(), normalisers.apply(text).as_bytes()], &mut hash);
-    Ok(URL_SAFE_NO_PAD.encode(hash.get(..bits / 8).unwrap_or_default()))
+    Ok(base64url::encode(hash.get(..bits / 8).unwrap_or_default()))
 }

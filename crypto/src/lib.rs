@@ -1,6 +1,7 @@
 //! Ciphers, field tokens, keysets, root keys and key stores of Oilskin. Knows nothing of HTTP or configuration.
 
 mod aead;
+mod base64url;
 mod derive;
 pub mod document;
 mod error;

@@ -72,8 +72,14 @@ fn hex4(bytes: &[u8]) -> Result<(u32, &[u8]), Bad> {
 
 /// Appends the canonical spelling, without quotes.
 pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+    // Most texts hold none: told without a branch a byte.
+    if !rest.iter().fold(false, |any, byte| any | special(*byte)) {
+        out.extend_from_slice(rest);
+        return;
+    }
+    while let Some(at) = rest.iter().position(|byte| special(*byte)) {
         let (plain, tail) = rest.split_at(at);
         out.extend_from_slice(plain);
         let Some((&byte, after)) = tail.split_first() else {

@@ -16,6 +16,11 @@ pub(crate) struct Engine {
     op: Op,
     program: Arc<Program>,
     rules: Arc<[Compiled]>,
+    work: Work,
+}
+
+/// What fields are worked with, apart from the rules that are borrowed beside it.
+struct Work {
     tenant: Option<Arc<str>>,
     worker: usize,
     /// One for each keyset that was asked for, by its name.
@@ -49,10 +54,7 @@ impl Engine {
             op: rules.op(),
             program: Arc::clone(program),
             rules: Arc::clone(compiled),
-            tenant,
-            worker,
-            messages: Vec::new(),
-            text: Vec::new(),
+            work: Work { tenant, worker, messages: Vec::new(), text: Vec::new() },
         })
     }
 
@@ -100,7 +102,9 @@ impl Engine {
             Error::Unasked => Failure::new(Code::Malformed, "unasked"),
         }
     }
+}
 
+impl Work {
     fn message(&mut self, rule: &FieldRule) -> Result<&mut Message, Refused> {
         let missing = Refused(Code::KeyUnavailable, "keyset");
         let tenanted;
@@ -208,14 +212,13 @@ impl Resolver for Engine {
     type Error = Refused;
 
     fn resolve(&mut self, field: Field<'_>, out: &mut Vec<u8>) -> Result<Answer, Refused> {
-        let rules = Arc::clone(&self.rules);
-        let Some(rule) = rules.get(field.rule) else { return Err(Refused(Code::Malformed, "rule")) };
+        let Some(rule) = self.rules.get(field.rule) else { return Err(Refused(Code::Malformed, "rule")) };
         let outcome = match (&rule.action, self.op) {
             (Action::Graphql, _) => return graphql_query(&field),
             (Action::Field(action), Op::Encrypt) => {
-                self.encrypt(action, &field, out).map(|result| (Answer::Written, result))
+                self.work.encrypt(action, &field, out).map(|result| (Answer::Written, result))
             }
-            (Action::Field(action), Op::Decrypt) => self.decrypt(action, &field, out),
+            (Action::Field(action), Op::Decrypt) => self.work.decrypt(action, &field, out),
         };
         match outcome {
             Ok((answer, result)) => {
@@ -249,7 +252,7 @@ fn graphql_query(field: &Field<'_>) -> Result<Answer, Refused> {
 /// What a JSON string means; none for other kinds.
 fn string_text<'a>(field: &'a Field<'_>, room: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     let [b'"', body @ .., b'"'] = field.raw else { return None };
-    if !body.contains(&b'\\') {
+    if memchr::memchr(b'\\', body).is_none() {
         return Some(body);
     }
     *room = serde_json::from_slice::<String>(field.raw).ok()?.into_bytes();

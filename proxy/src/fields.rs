@@ -41,6 +41,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Those that a configuration sets.
+    pub(crate) fn of(limits: &oilskin_config::Limits) -> Self {
+        Self { depth: limits.depth, field: limits.field, bind_window: limits.bind_window, ..Self::default() }
+    }
+}
+
 /// What kind of JSON value a field is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

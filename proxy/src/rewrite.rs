@@ -77,12 +77,7 @@ impl Rewriting {
         reading: Reading,
         limits: &Limits,
     ) -> Box<Self> {
-        let bounds = crate::fields::Limits {
-            depth: limits.depth,
-            field: limits.field,
-            bind_window: limits.bind_window,
-            ..crate::fields::Limits::default()
-        };
+        let bounds = crate::fields::Limits::of(limits);
         let rewriter = Rewriter::new(Arc::clone(engine.program()), bounds, path);
         let machine = match reading {
             Reading::Sniff => Machine::Undecided(rewriter, engine),

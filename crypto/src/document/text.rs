@@ -1,10 +1,9 @@
 //! The JSON of line 1.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::base64url;
 use crate::document::{SEALED, is_name};
 use crate::header::Algorithm;
 
@@ -207,26 +206,25 @@ impl Document {
 
 impl RawRoot {
     fn read(self) -> Option<RootEntry> {
-        let id = URL_SAFE_NO_PAD.decode(self.id).ok()?;
-        let wrapped = URL_SAFE_NO_PAD.decode(self.wrapped).ok()?;
+        let id = base64url::decode(&self.id)?;
+        let wrapped = base64url::decode(&self.wrapped)?;
         Some(RootEntry { id, kind: self.kind, x: self.x, wrapped })
     }
 
     fn write(entry: &RootEntry) -> Self {
         Self {
-            id: URL_SAFE_NO_PAD.encode(&entry.id),
+            id: base64url::encode(&entry.id),
             kind: entry.kind.clone(),
             x: entry.x,
-            wrapped: URL_SAFE_NO_PAD.encode(&entry.wrapped),
+            wrapped: base64url::encode(&entry.wrapped),
         }
     }
 }
 
 impl RawVersion {
     fn read(self) -> Option<VersionEntry> {
-        let key_id = URL_SAFE_NO_PAD.decode(self.key_id).ok()?.try_into().ok()?;
-        let sealed =
-            self.sealed.map(|sealed| URL_SAFE_NO_PAD.decode(sealed).ok().filter(|sealed| sealed.len() == SEALED));
+        let key_id = base64url::decode(&self.key_id)?.try_into().ok()?;
+        let sealed = self.sealed.map(|sealed| base64url::decode(&sealed).filter(|sealed| sealed.len() == SEALED));
         let sealed = match sealed {
             None => None,
             Some(sealed) => Some(sealed?),
@@ -237,12 +235,12 @@ impl RawVersion {
 
     fn write(entry: &VersionEntry) -> Self {
         Self {
-            key_id: URL_SAFE_NO_PAD.encode(entry.key_id),
+            key_id: base64url::encode(&entry.key_id),
             alg: entry.alg.byte(),
             line: entry.line,
             state: entry.state,
             times: entry.times,
-            sealed: entry.sealed.as_ref().map(|sealed| URL_SAFE_NO_PAD.encode(sealed)),
+            sealed: entry.sealed.as_ref().map(|sealed| base64url::encode(sealed)),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Opening one token.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
 
 use super::place::OpenPlace;
@@ -12,7 +10,7 @@ use crate::document::Line;
 use crate::header::{Cipher, HEADER, Header, NONCE, PREFIX, Type};
 use crate::keyset::Keyset;
 use crate::spec::{Bound, FieldSpec};
-use crate::{Error, json, text};
+use crate::{Error, base64url, json, text};
 
 /// A token that opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,11 +70,10 @@ pub(super) fn open(
 
 /// This alphabet only, no padding, spare bits zero.
 fn decode(text: &[u8], work: &mut Vec<u8>) -> Result<(), Error> {
-    work.clear();
-    work.resize(text.len() / 4 * 3 + 3, 0);
-    let length = URL_SAFE_NO_PAD.decode_slice(text, work).map_err(|_| Refused::Malformed)?;
-    work.truncate(length);
-    Ok(())
+    match base64url::read(text, work) {
+        true => Ok(()),
+        false => Err(Refused::Malformed.into()),
+    }
 }
 
 /// What the header alone decides.

@@ -1,12 +1,10 @@
 //! Encrypting one field.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::Message;
 use super::place::{Aad, SealKeys, SealPlace, derived, derives};
 use crate::Error;
 use crate::aead::{seal_aegis, seal_chacha};
+use crate::base64url;
 use crate::derive::{Purpose, length};
 use crate::document::Line;
 use crate::header::{Algorithm, Cipher, HEADER, NONCE, PREFIX, Type};
@@ -46,22 +44,14 @@ pub(super) fn seal(
     };
     let place = message.seal.get_mut(at).ok_or(Error::TooLarge)?;
     let length = message.work.len() + place.algorithm.cipher.tag();
-    if PREFIX.len() + encoded(length) > spec.max_token {
+    if PREFIX.len() + base64url::length(length) > spec.max_token {
         return Err(Error::TooLarge);
     }
     let random = message.random;
     write_token(place, kind, bound, &mut message.work, &|nonce| random.fill(nonce))?;
-    let start = out.len();
     out.extend_from_slice(PREFIX);
-    out.resize(start + PREFIX.len() + encoded(length), 0);
-    let text = out.get_mut(start + PREFIX.len()..).unwrap_or_default();
-    URL_SAFE_NO_PAD.encode_slice(&message.work, text).map_err(|_| Error::TooLarge)?;
+    base64url::push(&message.work, out);
     Ok(())
-}
-
-/// Characters of `bytes` in base64url without padding.
-pub(super) fn encoded(bytes: usize) -> usize {
-    bytes / 3 * 4 + [0, 2, 3].get(bytes % 3).copied().unwrap_or_default()
 }
 
 fn check_bound(spec: &FieldSpec, bound: Bound<'_>) -> Result<(), Error> {

@@ -46,9 +46,42 @@ pub(super) struct Node {
 struct Members {
     /// Sorted by length, then bytes.
     named: Vec<(Box<[u8]>, u32)>,
-    /// A bit for each length (modulo 64) that occurs.
-    lengths: u64,
+    /// A bit for the `digest` of each name: most names that do not matter are told by it alone.
+    digests: Vec<u64>,
     other: u32,
+}
+
+/// Bits of `digests` for each name: one in so many names that do not matter is looked up in vain.
+const BITS_A_NAME: usize = 32;
+
+/// A name's place among so many bits (a power of two): from its length and its first and last bytes.
+#[inline]
+fn digest(name: &[u8], bits: usize) -> usize {
+    let (first, last) = (name.first().copied().unwrap_or_default(), name.last().copied().unwrap_or_default());
+    let mixed = (name.len() as u32) | u32::from(first) << 8 | u32::from(last) << 16;
+    // Knuth's multiplicative hash (The Art of Computer Programming 3, 6.4): the upper bits are the mixed ones.
+    (mixed.wrapping_mul(2_654_435_769) >> 16) as usize & bits.saturating_sub(1)
+}
+
+impl Members {
+    fn find(&self, name: &[u8]) -> u32 {
+        let order = |held: &[u8]| (held.len(), held).cmp(&(name.len(), name));
+        match self.named.binary_search_by(|(held, _)| order(held)) {
+            Ok(at) => self.named.get(at).map_or(DEAD, |(_, to)| *to),
+            Err(_) => self.other,
+        }
+    }
+
+    fn index(&mut self) {
+        let bits = (self.named.len() * BITS_A_NAME).next_power_of_two().clamp(64, 1 << 16);
+        self.digests = vec![0; bits / 64];
+        for (name, _) in &self.named {
+            let bit = digest(name, bits);
+            if let Some(word) = self.digests.get_mut(bit / 64) {
+                *word |= 1 << (bit % 64);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,21 +109,22 @@ impl Node {
     }
 
     /// Where a member leads.
+    #[inline]
     pub(super) fn member(&self, name: &[u8]) -> u32 {
         let members = &self.members;
-        if members.lengths >> (name.len() % 64) & 1 == 0 {
-            return members.other;
-        }
-        let order = |held: &[u8]| (held.len(), held).cmp(&(name.len(), name));
-        match members.named.binary_search_by(|(held, _)| order(held)) {
-            Ok(at) => members.named.get(at).map_or(DEAD, |(_, to)| *to),
-            Err(_) => members.other,
+        let bit = digest(name, members.digests.len() * 64);
+        match members.digests.get(bit / 64) {
+            Some(word) if word >> (bit % 64) & 1 != 0 => members.find(name),
+            _ => members.other,
         }
     }
 
     /// Where an element leads.
     pub(super) fn element(&self, index: u64) -> u32 {
         let elements = &self.elements;
+        if elements.runs.is_empty() {
+            return elements.all;
+        }
         let at = elements.runs.partition_point(|(from, _)| *from <= index);
         let Some((from, targets)) = at.checked_sub(1).and_then(|at| elements.runs.get(at)) else {
             return elements.all;
@@ -241,12 +275,12 @@ impl<'a> Builder<'a> {
         for name in &names {
             let to = self.target(set, &|step| picks_member(step, Some(name)), Some(name))?;
             if to != members.other {
-                members.lengths |= 1 << (name.len() % 64);
                 named.push((name.as_bytes().into(), to));
             }
         }
         named.sort_by(|(a, _): &(Box<[u8]>, u32), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
         members.named = named;
+        members.index();
         Ok(())
     }
 

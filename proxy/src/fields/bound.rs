@@ -31,6 +31,29 @@ pub(super) struct Slot {
     used: Option<usize>,
 }
 
+/// The watched members seen in one object. Most objects have none, and frames are pushed by the million.
+#[derive(Default)]
+pub(super) struct Slots(Option<Box<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    slots: Vec<Slot>,
+}
+
+impl Slots {
+    fn of(&self, watch: u16) -> Option<&Slot> {
+        self.0.as_ref()?.slots.iter().find(|slot| slot.watch == watch)
+    }
+
+    fn of_mut(&mut self, watch: u16) -> Option<&mut Slot> {
+        self.0.as_mut()?.slots.iter_mut().find(|slot| slot.watch == watch)
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.0.get_or_insert_default().slots.push(slot);
+    }
+}
+
 /// An object or array that is open.
 #[derive(Default)]
 pub(super) struct Frame {
@@ -44,13 +67,13 @@ pub(super) struct Frame {
     pub(super) each: Option<Each>,
     /// Members may be left out.
     pub(super) drops: bool,
-    pub(super) slots: Vec<Slot>,
+    pub(super) slots: Slots,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct Each {
-    pub(super) rule: usize,
-    pub(super) holder: Option<usize>,
+    pub(super) rule: u16,
+    pub(super) holder: Option<u32>,
 }
 
 /// What a watched value means as text.
@@ -69,7 +92,7 @@ pub(super) fn text_of(raw: &[u8]) -> Result<Vec<u8>, BindError> {
 
 /// Notes a watched member; the rule whose field was bound to an earlier one of that name is the error.
 pub(super) fn note(frame: &mut Frame, watch: u16, value: Result<Vec<u8>, BindError>) -> Result<(), (usize, BindError)> {
-    match frame.slots.iter_mut().find(|slot| slot.watch == watch) {
+    match frame.slots.of_mut(watch) {
         None => frame.slots.push(Slot { watch, value, used: None }),
         Some(slot) => {
             if let Some(rule) = slot.used {
@@ -83,7 +106,7 @@ pub(super) fn note(frame: &mut Frame, watch: u16, value: Result<Vec<u8>, BindErr
 
 /// A field that waited is bound to a member of this frame now.
 pub(super) fn use_slot(frame: &mut Frame, watch: u16, rule: usize) {
-    if let Some(slot) = frame.slots.iter_mut().find(|slot| slot.watch == watch) {
+    if let Some(slot) = frame.slots.of_mut(watch) {
         slot.used = Some(rule);
     }
 }
@@ -123,7 +146,7 @@ fn sight<'a>(place: &Place, holder: Option<usize>, frames: &'a [Frame], path: &'
     }
     let Some((at, watch)) = frame_of(place, holder, frames) else { return Sight::Absent };
     let Some(frame) = frames.get(at) else { return Sight::Absent };
-    match frame.slots.iter().find(|slot| slot.watch == watch) {
+    match frame.slots.of(watch) {
         None => Sight::Open { serial: frame.serial, watch },
         Some(Slot { value: Ok(value), .. }) => Sight::Known(value),
         Some(Slot { value: Err(error), .. }) => Sight::Wrong(*error),
@@ -134,8 +157,7 @@ fn sight<'a>(place: &Place, holder: Option<usize>, frames: &'a [Frame], path: &'
 pub(super) fn mark(rule: usize, compiled: &Rule, holder: Option<usize>, frames: &mut [Frame]) {
     for place in compiled.bind.iter().flat_map(|bind| &bind.places) {
         if let Some((at, watch)) = frame_of(place, holder, frames)
-            && let Some(slot) =
-                frames.get_mut(at).and_then(|frame| frame.slots.iter_mut().find(|slot| slot.watch == watch))
+            && let Some(slot) = frames.get_mut(at).and_then(|frame| frame.slots.of_mut(watch))
         {
             slot.used = Some(rule);
         }

@@ -1,6 +1,6 @@
 //! JSON's tokens (RFC 8259), each a small machine that can stop at any byte and go on in the next piece.
 
-use super::scan::plain;
+use super::scan::{digits, plain};
 
 /// Inside a string, after its opening quote.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,7 +26,20 @@ enum Escape {
 
 impl Text {
     /// Reads on from `at`; true when the closing quote was passed.
+    #[inline]
     pub(super) fn run(&mut self, input: &[u8], at: &mut usize) -> Result<bool, &'static str> {
+        if self.escape == Escape::None {
+            *at += plain(input.get(*at..).unwrap_or_default());
+            if input.get(*at) == Some(&b'"') {
+                *at += 1;
+                return Ok(true);
+            }
+        }
+        self.run_on(input, at)
+    }
+
+    /// The same where escapes stand, or a piece ends.
+    fn run_on(&mut self, input: &[u8], at: &mut usize) -> Result<bool, &'static str> {
         loop {
             if self.escape == Escape::None {
                 *at += plain(input.get(*at..).unwrap_or_default());
@@ -104,15 +117,19 @@ impl Number {
 
     /// Reads on from `at`; true when a byte was met that is no part of it.
     pub(super) fn run(&mut self, input: &[u8], at: &mut usize) -> Result<bool, &'static str> {
-        while let Some(&byte) = input.get(*at) {
+        loop {
+            if matches!(self, Self::Integer | Self::Fraction | Self::Exponent) {
+                *at += digits(input.get(*at..).unwrap_or_default());
+            }
+            let Some(&byte) = input.get(*at) else { return Ok(false) };
             *self = match (*self, byte) {
                 (Self::Minus, b'0') => Self::Zero,
-                (Self::Minus | Self::Integer, b'0'..=b'9') => Self::Integer,
+                (Self::Minus, b'1'..=b'9') => Self::Integer,
                 (Self::Zero | Self::Integer, b'.') => Self::Point,
-                (Self::Point | Self::Fraction, b'0'..=b'9') => Self::Fraction,
+                (Self::Point, b'0'..=b'9') => Self::Fraction,
                 (Self::Zero | Self::Integer | Self::Fraction, b'e' | b'E') => Self::E,
                 (Self::E, b'+' | b'-') => Self::Sign,
-                (Self::E | Self::Sign | Self::Exponent, b'0'..=b'9') => Self::Exponent,
+                (Self::E | Self::Sign, b'0'..=b'9') => Self::Exponent,
                 _ => {
                     self.check()?;
                     return Ok(true);
@@ -120,7 +137,6 @@ impl Number {
             };
             *at += 1;
         }
-        Ok(false)
     }
 
     /// Whether it may end here.

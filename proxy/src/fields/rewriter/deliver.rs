@@ -44,7 +44,8 @@ impl Rewriter {
             return self.resolve(field, separator, r, out);
         }
         let wrong = |reason| Error::Bind { rule, reason };
-        let holder = top.and_then(|frame| frame.each).map_or_else(|| self.holder(), |each| each.holder);
+        let holder =
+            top.and_then(|frame| frame.each).map_or_else(|| self.holder(), |each| each.holder.map(|at| at as usize));
         bound::mark(rule, compiled, holder, &mut self.stack);
         // Taken out for the time of the call, since the values borrowed from it stand beside `self`.
         let stack = std::mem::take(&mut self.stack);

@@ -42,43 +42,62 @@ impl Rewriter {
         let mut expect = self.expect;
         let mut member = self.member;
         let mut inside = self.inside();
-        while inside.fast
-            && let Some(&byte) = input.get(at)
-        {
-            if byte <= b' ' {
-                if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+        // One round is a member or element: name, colon, value and what follows stand one behind the other, so that the
+        // processor learns their order.
+        while inside.fast {
+            let Some(mut byte) = peek(input, &mut at) else { break };
+            if byte == b'"' && matches!(expect, Expect::Key | Expect::FirstKey) {
+                at += 1;
+                let start = at;
+                let mut text = Text::default();
+                if !text.run(input, &mut at)? {
+                    self.begin_key(piece, start);
+                    self.token = Token::Key(text);
                     break;
                 }
+                member = match inside.state {
+                    DEAD => DEAD,
+                    state => lead(nodes, state, input.get(start..at - 1).unwrap_or_default(), text.escaped),
+                };
+                expect = Expect::Colon;
+                let Some(next) = peek(input, &mut at) else { break };
+                byte = next;
+            }
+            if byte == b':' && expect == Expect::Colon {
                 at += 1;
-                continue;
+                expect = Expect::Value;
+                let Some(next) = peek(input, &mut at) else { break };
+                byte = next;
+            }
+            if matches!(expect, Expect::Value | Expect::FirstElement)
+                && !(byte == b']' && expect == Expect::FirstElement)
+            {
+                let Some(state) = self.lane_state(nodes, inside, member) else { break };
+                if matches!(byte, b'{' | b'[') {
+                    if self.depth() >= self.limits.depth {
+                        break;
+                    }
+                    self.step(inside);
+                    self.lane_open(byte, state);
+                    inside = Inside { array: byte == b'[', state, fast: true };
+                    expect = if inside.array { Expect::FirstElement } else { Expect::FirstKey };
+                    at += 1;
+                    continue;
+                }
+                let cut = scalar(byte, input, &mut at)?;
+                self.step(inside);
+                if let Some(token) = cut {
+                    self.token = token;
+                    break;
+                }
+                expect = Expect::Next;
+                let Some(next) = peek(input, &mut at) else { break };
+                byte = next;
             }
             match (expect, byte) {
                 (Expect::Next, b',') => {
                     at += 1;
                     expect = if inside.array { Expect::Value } else { Expect::Key };
-                }
-                (Expect::FirstKey | Expect::Key, b'"') => {
-                    at += 1;
-                    let start = at;
-                    let mut text = Text::default();
-                    if !text.run(input, &mut at)? {
-                        self.begin_key(piece, start);
-                        self.token = Token::Key(text);
-                        break;
-                    }
-                    member = match inside.state {
-                        DEAD => DEAD,
-                        state => lead(nodes, state, input.get(start..at - 1).unwrap_or_default(), text.escaped),
-                    };
-                    expect = Expect::Colon;
-                    if input.get(at) == Some(&b':') {
-                        at += 1;
-                        expect = Expect::Value;
-                    }
-                }
-                (Expect::Colon, b':') => {
-                    at += 1;
-                    expect = Expect::Value;
                 }
                 (Expect::Next | Expect::FirstElement, b']') | (Expect::Next | Expect::FirstKey, b'}') => {
                     if !self.lane_close(byte) {
@@ -87,27 +106,6 @@ impl Rewriter {
                     at += 1;
                     expect = if self.depth() == 0 { Expect::End } else { Expect::Next };
                     inside = self.inside();
-                }
-                (Expect::Value | Expect::FirstElement, _) => {
-                    let Some(state) = self.lane_state(nodes, inside, member) else { break };
-                    if matches!(byte, b'{' | b'[') {
-                        if self.depth() >= self.limits.depth {
-                            break;
-                        }
-                        self.step(inside);
-                        self.lane_open(byte, state);
-                        inside = Inside { array: byte == b'[', state, fast: true };
-                        expect = if inside.array { Expect::FirstElement } else { Expect::FirstKey };
-                        at += 1;
-                        continue;
-                    }
-                    let (token, over) = scalar(byte, input, &mut at)?;
-                    self.step(inside);
-                    if !over {
-                        self.token = token;
-                        break;
-                    }
-                    expect = Expect::Next;
                 }
                 _ => break,
             }
@@ -176,22 +174,37 @@ fn lead(nodes: &[Node], state: u32, name: &[u8], escaped: bool) -> u32 {
     }
 }
 
-/// Reads a scalar from its first byte; false where the piece ends in it.
-fn scalar(byte: u8, input: &[u8], at: &mut usize) -> Result<(Token, bool), &'static str> {
-    let word = |rest| Token::Word(Word(rest));
-    let mut token = match byte {
-        b'"' => Token::Text(Text::default()),
-        b't' => word(b"rue"),
-        b'f' => word(b"alse"),
-        b'n' => word(b"ull"),
-        _ => Token::Number(Number::start(byte).ok_or("not a JSON value")?),
-    };
+/// The next byte that is no white space.
+#[inline]
+fn peek(input: &[u8], at: &mut usize) -> Option<u8> {
+    loop {
+        let byte = *input.get(*at)?;
+        if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+            return Some(byte);
+        }
+        *at += 1;
+    }
+}
+
+/// Reads a scalar from its first byte; what it is where the piece ends in it.
+#[inline]
+fn scalar(byte: u8, input: &[u8], at: &mut usize) -> Result<Option<Token>, &'static str> {
     *at += 1;
-    let over = match &mut token {
-        Token::Text(text) => text.run(input, at)?,
-        Token::Number(number) => number.run(input, at)?,
-        Token::Word(word) => word.run(input, at)?,
-        Token::None | Token::Key(_) => true,
+    let word = |rest: &'static [u8], at: &mut usize| {
+        let mut word = Word(rest);
+        Ok(if word.run(input, at)? { None } else { Some(Token::Word(word)) })
     };
-    Ok((token, over))
+    match byte {
+        b'"' => {
+            let mut text = Text::default();
+            Ok(if text.run(input, at)? { None } else { Some(Token::Text(text)) })
+        }
+        b't' => word(b"rue", at),
+        b'f' => word(b"alse", at),
+        b'n' => word(b"ull", at),
+        _ => {
+            let mut number = Number::start(byte).ok_or("not a JSON value")?;
+            Ok(if number.run(input, at)? { None } else { Some(Token::Number(number)) })
+        }
+    }
 }

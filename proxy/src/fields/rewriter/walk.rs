@@ -317,7 +317,7 @@ impl Rewriter {
         }
         let node = if state == DEAD { None } else { self.program.nodes.get(state as usize) };
         let selected = match each {
-            Some(each) => Some(each.rule),
+            Some(each) => Some(usize::from(each.rule)),
             None => node.and_then(|node| node.rule).map(usize::from),
         };
         let wanted = selected.filter(|rule| !container || !self.goes_into(*rule));
@@ -369,10 +369,10 @@ impl Rewriter {
             return Ok(());
         }
         self.serial = self.serial.wrapping_add(1);
-        let rule = self.node(state).filter(|_| state != DEAD).and_then(|node| node.rule).map(usize::from);
-        let each = above.or_else(|| rule.map(|rule| Each { rule, holder: self.holder() }));
+        let rule = self.node(state).filter(|_| state != DEAD).and_then(|node| node.rule);
+        let each = above.or_else(|| rule.map(|rule| Each { rule, holder: self.holder().map(|at| at as u32) }));
         let drops = match each {
-            Some(each) => self.program.rules.get(each.rule).is_some_and(|rule| rule.may_drop),
+            Some(each) => self.program.rules.get(usize::from(each.rule)).is_some_and(|rule| rule.may_drop),
             None => self.node(state).is_some_and(|node| node.may_drop),
         };
         let state = if each.is_some() { DEAD } else { state };
