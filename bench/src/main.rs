@@ -12,6 +12,7 @@ fn main() -> anyhow::Result<()> {
         if !p.name.contains(&only) {
             continue;
         }
+        if let Some(n) = std::env::args().nth(2) { for _ in 0..n.parse::<u32>()? { (p.ours)(); } continue; }
         let mut ratios = Vec::new();
         let (mut bs, mut os) = (Vec::new(), Vec::new());
         let time = |f: &mut dyn FnMut()| {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache};
 
 use crate::derive::{self, Purpose};
 use crate::document::Line;
@@ -145,12 +145,13 @@ impl KeysetHandle {
         self.keyset().ok().map(|keyset| keyset.epoch)
     }
 
-    pub(crate) fn load(&self) -> Guard<Arc<State>> {
-        self.state.load()
+    /// What it gives, to be asked for every field: one atomic load while nothing changes.
+    pub(crate) fn watch(&self) -> Cache<Arc<ArcSwap<State>>, Arc<State>> {
+        Cache::new(Arc::clone(&self.state))
     }
 
     pub(crate) fn keyset(&self) -> Result<Arc<Keyset>, Error> {
-        match &**self.load() {
+        match &**self.state.load() {
             State::Held(keyset) => Ok(Arc::clone(keyset)),
             State::Unavailable(_) => Err(self.unavailable()),
         }

@@ -6,6 +6,8 @@ mod seal;
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Cache};
+
 use crate::keyset::{Keyset, KeysetHandle, State};
 use crate::nonce::{MAX_FIELDS, Random, Sequence, System};
 use crate::spec::{Bound, FieldSpec, Value};
@@ -20,6 +22,7 @@ pub use open::{Opened, looks_like_token};
 /// It costs nothing until its first field. Not `Clone`, not shared between threads.
 pub struct Message {
     handle: KeysetHandle,
+    state: Cache<Arc<ArcSwap<State>>, Arc<State>>,
     tenant: Option<Arc<str>>,
     worker: usize,
     random: &'static (dyn Random + Sync),
@@ -37,6 +40,7 @@ impl Message {
     pub fn new(handle: &KeysetHandle, tenant: Option<Arc<str>>, worker: usize) -> Self {
         Self {
             handle: handle.clone(),
+            state: handle.watch(),
             tenant,
             worker,
             random: &System,
@@ -115,8 +119,7 @@ impl Message {
 
     /// Asks the handle before every field: keys that were taken away stop a long stream, too.
     fn refresh(&mut self) -> Result<(), Error> {
-        let state = self.handle.load();
-        let State::Held(now) = &**state else {
+        let State::Held(now) = &**self.state.load() else {
             return Err(self.handle.unavailable());
         };
         if !self.keyset.as_ref().is_some_and(|held| Arc::ptr_eq(held, now)) {

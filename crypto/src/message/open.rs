@@ -59,9 +59,11 @@ pub(super) fn open(
     };
     decode(text, &mut message.work)?;
     let header = Header::read(&message.work)?;
-    let keyset = message.keyset.clone().ok_or_else(|| message.handle.unavailable())?;
-    admit(&header, spec, &keyset)?;
-    let (context, length) = unlock(message, spec, &header, &keyset, bound)?;
+    // Taken out for the time of the attempts, which change the rest of the message.
+    let keyset = message.keyset.take().ok_or_else(|| message.handle.unavailable())?;
+    let unlocked = admit(&header, spec, &keyset).and_then(|()| unlock(message, spec, &header, &keyset, bound));
+    message.keyset = Some(keyset);
+    let (context, length) = unlocked?;
     let plain = message.work.get(HEADER + NONCE..HEADER + NONCE + length).unwrap_or_default();
     let start = out.len();
     let kind = emit(header.kind, plain, spec.depth, form, out).inspect_err(|_| out.truncate(start))?;

@@ -42,43 +42,71 @@ pub(super) struct Node {
     elements: Elements,
 }
 
+/// Where members lead: a hash table of the names that matter, searched once for each member of a document.
 #[derive(Debug, Default)]
 struct Members {
-    /// Sorted by length, then bytes.
     named: Vec<(Box<[u8]>, u32)>,
-    /// A bit for the `digest` of each name: most names that do not matter are told by it alone.
-    digests: Vec<u64>,
+    /// By hash: a place in `named`, plus one; zero is empty. Its length is a power of two, and most of it is empty.
+    table: Vec<u32>,
+    longest: usize,
     other: u32,
 }
 
-/// Bits of `digests` for each name: one in so many names that do not matter is looked up in vain.
-const BITS_A_NAME: usize = 32;
+/// Places in `table` for each name: of names that do not matter most meet an empty one.
+const PLACES_A_NAME: usize = 8;
 
-/// A name's place among so many bits (a power of two): from its length and its first and last bytes.
+/// Mixes length, first and last bytes; names that agree in those only cost a comparison. No one is served by making it slow:
+/// the names in the table come from the configuration, so a document can make one lookup cost one run of it at most.
 #[inline]
-fn digest(name: &[u8], bits: usize) -> usize {
-    let (first, last) = (name.first().copied().unwrap_or_default(), name.last().copied().unwrap_or_default());
-    let mixed = (name.len() as u32) | u32::from(first) << 8 | u32::from(last) << 16;
-    // Knuth's multiplicative hash (The Art of Computer Programming 3, 6.4): the upper bits are the mixed ones.
-    (mixed.wrapping_mul(2_654_435_769) >> 16) as usize & bits.saturating_sub(1)
+fn hash(name: &[u8]) -> usize {
+    let (first, last) = match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        (Some(first), Some(last)) => (u32::from_le_bytes(*first), u32::from_le_bytes(*last)),
+        _ => match name {
+            [] => (0, 0),
+            [a] => (u32::from(*a), 0),
+            [a, b] => (u32::from(*a), u32::from(*b)),
+            [a, b, c, ..] => (u32::from(*a) | u32::from(*b) << 8, u32::from(*c)),
+        },
+    };
+    let word = u64::from(first) << 32 | u64::from(last);
+    // Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the upper bits are the mixed ones.
+    ((word ^ name.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44) as usize
 }
 
 impl Members {
-    fn find(&self, name: &[u8]) -> u32 {
-        let order = |held: &[u8]| (held.len(), held).cmp(&(name.len(), name));
-        match self.named.binary_search_by(|(held, _)| order(held)) {
-            Ok(at) => self.named.get(at).map_or(DEAD, |(_, to)| *to),
-            Err(_) => self.other,
+    fn new(named: Vec<(Box<[u8]>, u32)>, other: u32) -> Self {
+        let places = (named.len() * PLACES_A_NAME).next_power_of_two();
+        let mut table = vec![0; if named.is_empty() { 0 } else { places }];
+        for (at, (name, _)) in named.iter().enumerate() {
+            let mut place = hash(name);
+            while table.get(place & (places - 1)).is_some_and(|taken| *taken != 0) {
+                place += 1;
+            }
+            if let Some(free) = table.get_mut(place & (places - 1)) {
+                *free = at as u32 + 1;
+            }
+        }
+        Self { longest: named.iter().map(|(name, _)| name.len()).max().unwrap_or_default(), named, table, other }
+    }
+
+    #[inline]
+    fn lead(&self, name: &[u8]) -> u32 {
+        let mask = self.table.len().wrapping_sub(1);
+        let place = hash(name);
+        match self.table.get(place & mask) {
+            None | Some(0) => self.other,
+            Some(_) => self.search(name, place),
         }
     }
 
-    fn index(&mut self) {
-        let bits = (self.named.len() * BITS_A_NAME).next_power_of_two().clamp(64, 1 << 16);
-        self.digests = vec![0; bits / 64];
-        for (name, _) in &self.named {
-            let bit = digest(name, bits);
-            if let Some(word) = self.digests.get_mut(bit / 64) {
-                *word |= 1 << (bit % 64);
+    fn search(&self, name: &[u8], mut place: usize) -> u32 {
+        let mask = self.table.len().wrapping_sub(1);
+        loop {
+            let at = self.table.get(place & mask).copied().unwrap_or_default();
+            match (at as usize).checked_sub(1).and_then(|at| self.named.get(at)) {
+                None => return self.other,
+                Some((held, to)) if **held == *name => return *to,
+                Some(_) => place += 1,
             }
         }
     }
@@ -100,7 +128,7 @@ impl Node {
 
     /// The longest name that matters.
     pub(super) fn longest(&self) -> usize {
-        self.members.named.last().map_or(0, |(name, _)| name.len())
+        self.members.longest
     }
 
     /// Where a member leads whose name is none that matters.
@@ -111,12 +139,7 @@ impl Node {
     /// Where a member leads.
     #[inline]
     pub(super) fn member(&self, name: &[u8]) -> u32 {
-        let members = &self.members;
-        let bit = digest(name, members.digests.len() * 64);
-        match members.digests.get(bit / 64) {
-            Some(word) if word >> (bit % 64) & 1 != 0 => members.find(name),
-            _ => members.other,
-        }
+        self.members.lead(name)
     }
 
     /// Where an element leads.
@@ -245,13 +268,13 @@ impl<'a> Builder<'a> {
         node.inert = node.rule.is_none() && node.watched.is_empty() && !node.may_drop;
         // The outermost selected value wins: nothing is looked for inside.
         if node.rule.is_none() {
-            self.members(set, &mut node.members)?;
+            node.members = self.members(set)?;
             self.elements(set, &mut node.elements)?;
         }
         Ok(node)
     }
 
-    fn members(&mut self, set: &Set, members: &mut Members) -> Result<(), TooComplex> {
+    fn members(&mut self, set: &Set) -> Result<Members, TooComplex> {
         let mut names: BTreeSet<&str> = BTreeSet::new();
         for position in set {
             match *position {
@@ -269,19 +292,16 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        members.other = self.target(set, &|step| picks_member(step, None), None)?;
+        let other = self.target(set, &|step| picks_member(step, None), None)?;
         let mut named = Vec::new();
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
         for name in &names {
             let to = self.target(set, &|step| picks_member(step, Some(name)), Some(name))?;
-            if to != members.other {
+            if to != other {
                 named.push((name.as_bytes().into(), to));
             }
         }
-        named.sort_by(|(a, _): &(Box<[u8]>, u32), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
-        members.named = named;
-        members.index();
-        Ok(())
+        Ok(Members::new(named, other))
     }
 
     fn elements(&mut self, set: &Set, elements: &mut Elements) -> Result<(), TooComplex> {

@@ -115,6 +115,27 @@ impl Number {
         }
     }
 
+    /// The same as [`Number::run`] for the usual spellings, from behind the first byte: false where it is for that to say.
+    #[inline]
+    pub(super) fn run_plain(self, input: &[u8], at: &mut usize) -> bool {
+        if self != Self::Integer {
+            return false;
+        }
+        let mut end = *at + digits(input.get(*at..).unwrap_or_default());
+        if input.get(end) == Some(&b'.') {
+            let fraction = digits(input.get(end + 1..).unwrap_or_default());
+            if fraction == 0 {
+                return false;
+            }
+            end += 1 + fraction;
+        }
+        let ends = input.get(end).is_some_and(|byte| !matches!(byte, b'.' | b'e' | b'E'));
+        if ends {
+            *at = end;
+        }
+        ends
+    }
+
     /// Reads on from `at`; true when a byte was met that is no part of it.
     pub(super) fn run(&mut self, input: &[u8], at: &mut usize) -> Result<bool, &'static str> {
         loop {

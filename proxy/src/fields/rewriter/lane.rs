@@ -204,7 +204,7 @@ fn scalar(byte: u8, input: &[u8], at: &mut usize) -> Result<Option<Token>, &'sta
         b'n' => word(b"ull", at),
         _ => {
             let mut number = Number::start(byte).ok_or("not a JSON value")?;
-            Ok(if number.run(input, at)? { None } else { Some(Token::Number(number)) })
+            Ok(if number.run_plain(input, at) || number.run(input, at)? { None } else { Some(Token::Number(number)) })
         }
     }
 }
