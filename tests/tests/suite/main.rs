@@ -6,4 +6,5 @@ mod bypass;
 mod command;
 mod failing;
 mod forwarding;
+mod promises;
 mod refusals;

@@ -29,8 +29,7 @@ impl Rewriter {
         let kind = kind_of(raw);
         let hole = HoleId(self.holes);
         self.holes += 1;
-        let program = std::sync::Arc::clone(&self.program);
-        let Some(compiled) = program.rules.get(rule) else { return Err(Error::Unasked) };
+        let Some(compiled) = self.program.rules.get(rule) else { return Err(Error::Unasked) };
         let top = self.stack.last();
         let separator = match (compiled.may_drop, top) {
             (true, Some(frame)) if frame.drops => {
@@ -43,6 +42,8 @@ impl Rewriter {
             let field = Field { hole, rule, kind, raw, bound: &[] };
             return self.resolve(field, separator, r, out);
         }
+        let program = std::sync::Arc::clone(&self.program);
+        let Some(compiled) = program.rules.get(rule) else { return Err(Error::Unasked) };
         let wrong = |reason| Error::Bind { rule, reason };
         let holder =
             top.and_then(|frame| frame.each).map_or_else(|| self.holder(), |each| each.holder.map(|at| at as usize));

@@ -37,7 +37,7 @@ impl Numbers {
             "glass",
             "reconciliation",
         ];
-        WORDS[self.below(WORDS.len() as u64) as usize]
+        WORDS.get(self.below(WORDS.len() as u64) as usize).copied().unwrap_or_default()
     }
 }
 

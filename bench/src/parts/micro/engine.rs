@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libsodium_rs::crypto_aead::xchacha20poly1305;
@@ -24,7 +24,7 @@ const HEADER: usize = 10;
 /// A body's tokens come from so many bodies: each has its own prefixes.
 const WRITERS: usize = 40;
 
-pub(super) fn pairs() -> anyhow::Result<Vec<Pair>> {
+pub(super) fn pairs() -> Result<Vec<Pair>> {
     let body: Arc<[u8]> = samples::customers().into();
     let mut pairs = Vec::new();
     for (cipher, encrypt, decrypt, must) in [
@@ -45,7 +45,7 @@ pub(super) fn pairs() -> anyhow::Result<Vec<Pair>> {
         let encrypting = Arc::clone(&engine);
         let ours = Arc::clone(&plain);
         pairs.push(Pair {
-            name: encrypt,
+            what: encrypt,
             must: must.0,
             baseline: Box::new(move || {
                 black_box(first.encrypt(&body));
@@ -57,7 +57,7 @@ pub(super) fn pairs() -> anyhow::Result<Vec<Pair>> {
             }),
         });
         pairs.push(Pair {
-            name: decrypt,
+            what: decrypt,
             must: must.1,
             baseline: Box::new(move || {
                 black_box(second.decrypt(&sealed));
@@ -74,7 +74,7 @@ pub(super) fn pairs() -> anyhow::Result<Vec<Pair>> {
 }
 
 /// A route with three rules and a fresh keyset of this cipher.
-fn engine(cipher: Cipher) -> anyhow::Result<Offline> {
+fn engine(cipher: Cipher) -> Result<Offline> {
     let folder = tempfile::tempdir()?;
     let (root, store) = (folder.path().join("root.key"), folder.path().join("keys"));
     let slab = Slab::new(1 << 16, true)?;
@@ -96,19 +96,19 @@ fn engine(cipher: Cipher) -> anyhow::Result<Offline> {
 }
 
 /// The body as a list of records that were written one by one: record n's tokens stand in body n.
-fn mixed(engine: &Offline, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+fn mixed(engine: &Offline, body: &[u8]) -> Result<Vec<u8>> {
     let bodies = (0..WRITERS)
         .map(|_| {
             let mut out = Vec::new();
             engine.rewrite(Phase::Request, [body], &mut out)?;
             Ok(out)
         })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+        .collect::<Result<Vec<_>>>()?;
     mix(&bodies)
 }
 
 /// Record n of body n, spelled as it stands there.
-fn mix(bodies: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
+fn mix(bodies: &[Vec<u8>]) -> Result<Vec<u8>> {
     let mut mixed = b"{\"customers\": [".to_vec();
     for (n, body) in bodies.iter().enumerate() {
         let text = std::str::from_utf8(body)?;
@@ -123,58 +123,62 @@ fn mix(bodies: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// What one writes without Oilskin: parse into a DOM, one libsodium call a field, print.
-struct OneShot {
-    keys: [xchacha20poly1305::Key; 3],
-    aads: [Vec<u8>; 3],
+struct OneShot([Place; 3]);
+
+/// A field's place, its key, and authenticated data of the same length as ours.
+struct Place {
+    pointer: &'static str,
+    key: xchacha20poly1305::Key,
+    aad: Vec<u8>,
 }
 
 impl OneShot {
-    fn new() -> anyhow::Result<Self> {
+    fn new() -> Result<Self> {
         libsodium_rs::ensure_init()?;
-        let aad = |context: &str| {
-            let lp = |text: &str| [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
-            [&b"oil1"[..], &[1, 1], &[7; 8], &lp(""), &lp(context), &[0]].concat()
+        let lp = |text: &str| [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
+        let place = |(pointer, context)| Place {
+            pointer,
+            key: xchacha20poly1305::Key::generate(),
+            aad: [&b"oil1"[..], &[1, 1], &[7; 8], &lp(""), &lp(context), &[0]].concat(),
         };
-        Ok(Self {
-            keys: std::array::from_fn(|_| xchacha20poly1305::Key::generate()),
-            aads: ["ssn", "email", "card.number"].map(aad),
-        })
+        Ok(Self([("/ssn", "ssn"), ("/email", "email"), ("/card/number", "card.number")].map(place)))
     }
 
-    fn each(document: &mut Value, mut change: impl FnMut(usize, &str) -> String) {
+    /// Parses, changes every field, prints.
+    fn rewrite(&self, body: &[u8], change: impl Fn(&Place, &str) -> String) -> Vec<u8> {
+        let Ok(mut document) = serde_json::from_slice::<Value>(body) else { panic!("the sample is JSON") };
         let customers = document.get_mut("customers").and_then(Value::as_array_mut);
         for customer in customers.into_iter().flatten() {
-            for (rule, place) in ["/ssn", "/email", "/card/number"].into_iter().enumerate() {
-                if let Some(Value::String(text)) = customer.pointer_mut(place) {
-                    *text = change(rule, text);
+            for place in &self.0 {
+                if let Some(Value::String(text)) = customer.pointer_mut(place.pointer) {
+                    *text = change(place, text);
                 }
             }
         }
+        document.to_string().into_bytes()
     }
 
     fn encrypt(&self, body: &[u8]) -> Vec<u8> {
-        let Ok(mut document) = serde_json::from_slice::<Value>(body) else { panic!("the sample is JSON") };
-        Self::each(&mut document, |rule, text| {
+        self.rewrite(body, |place, text| {
             let nonce = xchacha20poly1305::Nonce::generate();
-            let sealed = xchacha20poly1305::encrypt(text.as_bytes(), Some(&self.aads[rule]), &nonce, &self.keys[rule]);
+            let sealed = xchacha20poly1305::encrypt(text.as_bytes(), Some(&place.aad), &nonce, &place.key);
             let Ok(sealed) = sealed else { panic!("it encrypts") };
             let token = [&[1, 1][..], &[7; 8], nonce.as_ref(), &sealed].concat();
             format!("oil1.{}", URL_SAFE_NO_PAD.encode(token))
-        });
-        document.to_string().into_bytes()
+        })
     }
 
     fn decrypt(&self, body: &[u8]) -> Vec<u8> {
-        let Ok(mut document) = serde_json::from_slice::<Value>(body) else { panic!("the sample is JSON") };
-        Self::each(&mut document, |rule, text| {
-            let token = text.strip_prefix("oil1.").and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-            let Some(token) = token else { panic!("a token") };
-            let (nonce, sealed) = token[HEADER..].split_at(24);
-            let Ok(nonce) = xchacha20poly1305::Nonce::try_from_slice(nonce) else { panic!("24 bytes") };
-            let opened = xchacha20poly1305::decrypt(sealed, Some(&self.aads[rule]), &nonce, &self.keys[rule]);
-            let Some(text) = opened.ok().and_then(|opened| String::from_utf8(opened).ok()) else { panic!("it opens") };
-            text
-        });
-        document.to_string().into_bytes()
+        self.rewrite(body, |place, text| {
+            let opened = open(place, text);
+            opened.and_then(|opened| String::from_utf8(opened).ok()).unwrap_or_else(|| panic!("it opens"))
+        })
     }
+}
+
+fn open(place: &Place, text: &str) -> Option<Vec<u8>> {
+    let token = URL_SAFE_NO_PAD.decode(text.strip_prefix("oil1.")?).ok()?;
+    let (nonce, sealed) = token.get(HEADER..)?.split_at_checked(24)?;
+    let nonce = xchacha20poly1305::Nonce::try_from_slice(nonce).ok()?;
+    xchacha20poly1305::decrypt(sealed, Some(&place.aad), &nonce, &place.key).ok()
 }

@@ -1,1 +1,0 @@
-//! Oilskin's bench.

@@ -1,0 +1,104 @@
+//! The parts of the bench. Each gives rows of the table, and perhaps a table of its own.
+
+mod instructions;
+mod micro;
+mod side_by_side;
+mod start;
+mod stream;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::load::Front;
+use crate::row::Row;
+use side_by_side::{Asked, side_by_side};
+
+/// What can be run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// A POST of 370 bytes over HTTP/1.1, passed through.
+    Pass,
+    /// The same with three fields encrypted.
+    Fields,
+    /// The same passed through from HTTP/2 without TLS to HTTP/1.1.
+    H2,
+    /// 1 GB of JSON in one message, fields throughout.
+    Stream,
+    /// From exec to ready, and memory then.
+    Start,
+    /// Instructions with 1 and 1,000 routes.
+    Routes,
+    /// Instructions with 1 and 200 selectors.
+    Selectors,
+    /// The field engine beside a DOM and one libsodium call a field.
+    Engine,
+    /// The rewriter beside a parser that keeps nothing.
+    Rewriter,
+    /// Where the instructions of a request go.
+    Profile,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: u32,
+    pub(crate) folder: PathBuf,
+}
+
+impl Plan {
+    fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+
+    /// A new folder for a part's files.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder: &Path = &self.folder;
+        let folder = folder.join(name);
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// What a part found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) rows: Vec<Row>,
+    /// Sections of Markdown that stand below the table.
+    pub(crate) sections: Vec<String>,
+}
+
+/// Runs what the plan names, one after the other. A part that cannot be measured is a failed row and stops no other.
+pub(crate) fn run(plan: &Plan) -> Found {
+    let mut all = Found::default();
+    let mut part = |name: &'static str, wanted: bool, work: &dyn Fn() -> Result<Found>| {
+        if !wanted {
+            return;
+        }
+        eprintln!("{name} …");
+        match work() {
+            Ok(found) => {
+                all.rows.extend(found.rows);
+                all.sections.extend(found.sections);
+            }
+            Err(error) => {
+                eprintln!("{name} FAILED: {error:#}");
+                all.rows.push(Row::failed(name, &error));
+            }
+        }
+    };
+    let asked = Asked { pass: plan.has(Part::Pass), fields: plan.has(Part::Fields) };
+    part("pass, fields", asked.pass || asked.fields, &|| side_by_side(plan, Front::H1, asked));
+    part("h2", plan.has(Part::H2), &|| side_by_side(plan, Front::H2c, Asked { pass: true, fields: false }));
+    part("stream", plan.has(Part::Stream), &|| stream::run(plan));
+    part("start", plan.has(Part::Start), &|| start::run(plan));
+    part("routes", plan.has(Part::Routes), &|| instructions::routes(plan));
+    part("selectors", plan.has(Part::Selectors), &|| instructions::selectors(plan));
+    part("engine", plan.has(Part::Engine), &|| micro::engine(plan));
+    part("rewriter", plan.has(Part::Rewriter), &|| micro::rewriter(plan));
+    part("profile", plan.has(Part::Profile), &|| instructions::profile(plan));
+    all
+}

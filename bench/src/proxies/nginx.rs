@@ -1,0 +1,96 @@
+//! nginx as the origin and as a proxy.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::oilskin::{Alg, Keys, tokens};
+use crate::load::Front;
+use crate::messages::ANSWER;
+use crate::process::{Core, Running, free_address};
+use crate::tools;
+
+/// The server behind every proxy: answers any POST with JSON, some paths with tokens in it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    running: Running,
+    address: SocketAddr,
+    keys: Vec<(Alg, Keys)>,
+}
+
+impl Origin {
+    /// Starts it. The tokens it answers were made by Oilskin with keys that are kept for who opens them.
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let mut keys = Vec::new();
+        let mut locations = String::new();
+        for alg in Alg::ALL {
+            let made = Keys::make(alg, &folder.join(alg.shown()))?;
+            let answer = tokens(&made, &folder.join(format!("{}-tokens", alg.shown())))?;
+            locations.push_str(&location(alg.path(), &answer));
+            keys.push((alg, made));
+        }
+        locations.push_str(&location("/", ANSWER));
+        let address = free_address()?;
+        let http = format!("server {{ listen {address} backlog=1024; default_type application/json;\n{locations}}}");
+        let running = start("origin", &http, Core::Rest, &folder.join("origin"), address)?;
+        Ok(Self { running, address, keys })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn keys(&self, alg: Alg) -> Option<&Keys> {
+        self.keys.iter().find(|(of, _)| *of == alg).map(|(_, keys)| keys)
+    }
+
+    /// Whether it still runs, which a row may rely on only so long.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.running.rss().map(drop)
+    }
+}
+
+fn location(path: &str, answer: &str) -> String {
+    format!("location {path} {{ return 200 '{answer}'; }}\n")
+}
+
+/// A pass-through proxy with connections kept on both sides.
+pub(super) fn proxy(name: &str, front: Front, upstream: SocketAddr, folder: &Path) -> Result<(Running, SocketAddr)> {
+    let address = free_address()?;
+    let protocol = match front {
+        Front::H1 => "",
+        Front::H2c => "http2",
+    };
+    let http = format!(
+        "upstream origin {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n\
+         server {{ listen {address} {protocol} backlog=1024;\n\
+         location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ''; }} }}"
+    );
+    Ok((start(name, &http, Core::Proxy, folder, address)?, address))
+}
+
+fn start(name: &str, http: &str, core: Core, folder: &Path, address: SocketAddr) -> Result<Running> {
+    fs::create_dir_all(folder)?;
+    let at = folder.display();
+    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|of| format!("{of}_temp_path {at}/{of};\n"))
+        .collect();
+    // Started as root, the worker would become a user who cannot read the folder.
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let config = format!(
+        "{user} worker_processes 1; daemon off; pid {at}/pid; error_log stderr warn;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;\n{temp}{http}\n}}\n"
+    );
+    let file = folder.join("nginx.conf");
+    fs::write(&file, config)?;
+    let mut command = Command::new(tools::nginx()?);
+    command.arg("-p").arg(folder).arg("-e").arg("stderr").arg("-c").arg(file);
+    let mut running = Running::start(name, &command, core, &folder.join("log"))?;
+    running.until_listening(address)?;
+    Ok(running)
+}
