@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod bypass;
+mod clients;
 mod command;
 mod failing;
 mod forwarding;
