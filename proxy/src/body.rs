@@ -92,9 +92,9 @@ impl Passing {
         Self { source, progress, sending: Some(Sending::new(exchange)), tail: None, left: max }
     }
 
-    /// A response body on its way to the app.
-    pub(crate) fn response(source: Incoming, progress: Progress, tail: Box<Tail>) -> Self {
-        Self { source, progress, sending: None, tail: Some(tail), left: None }
+    /// A response body on its way to the app, at most `max` bytes.
+    pub(crate) fn response(source: Incoming, progress: Progress, max: Option<u64>, tail: Box<Tail>) -> Self {
+        Self { source, progress, sending: None, tail: Some(tail), left: max }
     }
 
     fn fail(&mut self, code: Code, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
@@ -139,7 +139,9 @@ impl Passing {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let stall = ready!(self.progress.poll_stalled(cx));
-                return self.fail(Code::BodyTimeout, stall.reason());
+                // A request that stops coming is the app's fault, an answer the upstream's.
+                let code = if self.sending.is_some() { Code::BodyTimeout } else { Code::UpstreamTimeout };
+                return self.fail(code, stall.reason());
             }
         };
         match frame {
