@@ -15,6 +15,7 @@ pub(crate) use progress::{Progress, Stall};
 
 use crate::error::{Code, Failure};
 use crate::exchange::{Exchange, Sending};
+use crate::headers;
 use crate::outcome::Tail;
 use crate::rewrite::Rewriting;
 
@@ -151,7 +152,10 @@ impl Passing {
             }
             Some(Err(_)) if self.sending.is_some() => self.fail(Code::Truncated, "client_left"),
             Some(Err(_)) => self.fail(Code::UpstreamClosed, "upstream_cut_body"),
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers, false);
+                }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if !self.count(bytes) {
                     return self.fail(Code::TooLarge, "max_body");

@@ -1,6 +1,6 @@
 //! HTTP/2, frame by frame, as client and as server: what a peer really said, down to its error codes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -105,6 +105,8 @@ pub struct Wire {
     reader: BufReader<TcpStream>,
     decoder: Decoder,
     streams: BTreeMap<u32, Side>,
+    taken: BTreeSet<u32>,
+    resets: BTreeMap<u32, u32>,
     window: i64,
     windows: BTreeMap<u32, i64>,
     first_window: i64,
@@ -122,10 +124,18 @@ pub struct Wire {
 impl Wire {
     /// Connects as a client by prior knowledge.
     pub fn connect(address: SocketAddr) -> Self {
-        let mut wire = Self::over(TcpStream::connect(address).unwrap());
-        wire.reader.get_mut().write_all(PREFACE).unwrap();
+        Self::try_connect(address).unwrap()
+    }
+
+    /// Connects to what may not be there.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let mut wire = Self::over(TcpStream::connect(address)?);
+        wire.reader.get_mut().write_all(PREFACE)?;
         wire.send(kind::SETTINGS, 0, 0, &[]);
-        wire
+        Ok(wire)
     }
 
     /// Takes a connection as a server.
@@ -150,6 +160,8 @@ impl Wire {
             reader: BufReader::new(stream),
             decoder: Decoder::default(),
             streams: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            resets: BTreeMap::new(),
             window: 65535,
             windows: BTreeMap::new(),
             first_window: 65535,
@@ -205,7 +217,7 @@ impl Wire {
         while !left.is_empty() {
             let room = self.window.min(self.windows.get(&stream).copied().unwrap_or(self.first_window));
             if room <= 0 {
-                if self.pump().is_none() || self.streams.get(&stream).is_some_and(|side| side.end.is_some()) {
+                if self.pump().is_none() || self.resets.contains_key(&stream) {
                     return;
                 }
                 continue;
@@ -258,12 +270,17 @@ impl Wire {
         }
     }
 
-    /// Reads until the peer has begun a stream that was not asked for before, and returns its number.
+    /// Whether a reset of this stream with CANCEL has been read, even behind the end of the peer's message.
+    pub fn reset_by_peer(&self, stream: u32) -> bool {
+        self.resets.get(&stream) == Some(&code::CANCEL)
+    }
+
+    /// Reads until the peer has begun a stream that was not returned before, and returns its number.
     pub fn begun(&mut self) -> Option<u32> {
-        let known: Vec<u32> = self.streams.keys().copied().collect();
         loop {
-            if let Some(stream) = self.streams.keys().find(|stream| !known.contains(stream)) {
-                return Some(*stream);
+            if let Some(stream) = self.streams.keys().find(|stream| !self.taken.contains(stream)).copied() {
+                self.taken.insert(stream);
+                return Some(stream);
             }
             self.pump()?;
         }
@@ -334,6 +351,7 @@ impl Wire {
                 *self.windows.entry(frame.stream).or_insert(self.first_window) += i64::from(number(0));
             }
             kind::RST_STREAM => {
+                self.resets.insert(frame.stream, number(0));
                 self.streams.entry(frame.stream).or_default().end.get_or_insert(End::Reset(number(0)));
             }
             kind::DATA | kind::HEADERS => self.message(frame),
