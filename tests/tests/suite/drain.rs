@@ -145,7 +145,10 @@ fn readiness_goes_off_at_once_while_what_is_in_work_ends_and_liveness_stays() {
     let mut process = start(&upstream);
     assert_eq!(json(process.health, "GET", "/ready", "").status(), 200);
     let mut client = oilskin_tests::Client::connect(process.address());
-    client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len()));
+    client.send(format!(
+        "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    ));
     let mut wire = Wire::connect(process.address());
     let stream = wire.begin("POST", "/x", &[JSON], false);
     wire.data(stream, BODY.as_bytes(), true);

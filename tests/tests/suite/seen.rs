@@ -134,7 +134,12 @@ fn sing(process: &Process, answers: &mut Vec<Message>) {
         }
     }
     let kind = format!("text/{CANARY}");
-    answers.push(Client::connect(process.address()).request("POST", &path("quiet"), &[("content-type", &kind)], fine.as_bytes()));
+    answers.push(Client::connect(process.address()).request(
+        "POST",
+        &path("quiet"),
+        &[("content-type", &kind)],
+        fine.as_bytes(),
+    ));
     // Framing that does not hold, and words that are no HTTP.
     for raw in [
         format!("GET /{CANARY} HTTP/1.1\r\nHost: a\r\n{CANARY}\r\n\r\n"),
@@ -167,7 +172,10 @@ fn nothing_of_a_canary_stands_in_logs_at_trace_level_in_metrics_or_in_answers_of
     let page = process.metrics_page();
     assert!(!page.contains(CANARY), "{page}");
     let log = process.log();
-    assert!(log.iter().any(|line| line.contains("\"level\":\"TRACE\"") || line.contains("\"level\":\"DEBUG\"")), "trace is on");
+    assert!(
+        log.iter().any(|line| line.contains("\"level\":\"TRACE\"") || line.contains("\"level\":\"DEBUG\"")),
+        "trace is on"
+    );
     let decimal = CANARY.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     for line in &log {
         assert!(!line.contains(CANARY), "{line}");
