@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -117,8 +118,6 @@ pub struct Wire {
     pub max_streams: Option<u32>,
     /// The peer has closed the connection.
     pub closed: bool,
-    /// Gives no more room than HTTP/2 begins with.
-    pub withhold: bool,
 }
 
 impl Wire {
@@ -169,7 +168,6 @@ impl Wire {
             goaway: None,
             max_streams: None,
             closed: false,
-            withhold: false,
         }
     }
 
@@ -263,8 +261,7 @@ impl Wire {
             let side = self.streams.entry(stream).or_default();
             if enough(side) || side.end.is_some() {
                 return side.clone();
-            }
-            if self.pump().is_none() {
+            } else if self.pump().is_none() {
                 self.streams.entry(stream).or_default().end.get_or_insert(End::Closed);
             }
         }
@@ -370,7 +367,7 @@ impl Wire {
             if side.head.is_empty() { side.head = fields } else { side.trailers = fields }
         } else {
             self.streams.entry(frame.stream).or_default().body.extend_from_slice(content);
-            if !self.withhold && !frame.payload.is_empty() {
+            if !frame.payload.is_empty() {
                 let grant = (frame.payload.len() as u32).to_be_bytes();
                 self.send(kind::WINDOW_UPDATE, 0, 0, &grant);
                 self.send(kind::WINDOW_UPDATE, 0, frame.stream, &grant);
@@ -386,10 +383,10 @@ impl Wire {
 pub fn upstream(serve: impl Fn(Wire, usize) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let serve = std::sync::Arc::new(serve);
+    let serve = Arc::new(serve);
     thread::spawn(move || {
         for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-            let serve = std::sync::Arc::clone(&serve);
+            let serve = Arc::clone(&serve);
             thread::spawn(move || {
                 if let Ok(wire) = Wire::accept(stream) {
                     serve(wire, number);

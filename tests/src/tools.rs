@@ -42,14 +42,14 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(started.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
-        pause(10);
+        pause(Duration::from_millis(10));
     }
 }
 
-/// Lets this many milliseconds go by.
-#[expect(clippy::disallowed_methods, reason = "there is no event to wait on")]
-pub fn pause(milliseconds: u64) {
-    std::thread::sleep(Duration::from_millis(milliseconds));
+/// Lets time go by, where there is no event to wait on.
+#[expect(clippy::disallowed_methods, reason = "the one place where tests sleep")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// The tests' own Node, which comes with the Python packages.

@@ -353,7 +353,7 @@ fn a_body_that_drips_is_refused_after_its_grace() {
     let mut dripping = TcpStream::try_clone(client.socket()).unwrap();
     let drip = std::thread::spawn(move || {
         for _ in 0..120 {
-            tools::pause(500);
+            tools::pause(Duration::from_millis(500));
             if dripping.write_all(b"yyyyyyyyyy").is_err() {
                 return;
             }
