@@ -177,6 +177,45 @@ fn readiness_goes_off_at_once_while_what_is_in_work_ends_and_liveness_stays() {
     assert_eq!(process.ended(), Some(0));
 }
 
+/// A request whose head was taken and whose body is still due.
+fn half(process: &Process) -> oilskin_tests::Client {
+    let mut client = oilskin_tests::Client::connect(process.address());
+    let head =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length:";
+    client.send(format!("{head} {}\r\n\r\n", BODY.len()));
+    let mut interim = Vec::new();
+    client.read_until(b"\r\n\r\n", &mut interim);
+    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    client
+}
+
+#[test]
+fn the_first_signal_lets_a_request_end_whose_body_is_still_due() {
+    for signal in ["TERM", "INT"] {
+        let mut process = start(&Upstream::echo());
+        let mut client = half(&process);
+        process.signal(signal);
+        process.logged(|line| line.contains("draining"));
+        assert!(process.runs(), "it waits for the request");
+        client.send(BODY);
+        let answer = client.response("POST");
+        assert_eq!((answer.status(), answer.text().as_str()), (200, BODY));
+        assert_eq!(process.ended(), Some(0));
+    }
+}
+
+#[test]
+fn a_second_signal_cuts_a_request_whose_body_is_still_due() {
+    let upstream = Upstream::echo();
+    let mut process = start(&upstream);
+    let mut client = half(&process);
+    process.signal("TERM");
+    process.logged(|line| line.contains("draining"));
+    process.signal("TERM");
+    assert_eq!(process.ended(), Some(1), "something was cut");
+    assert!(client.rest().is_empty() && upstream.seen().is_empty());
+}
+
 #[test]
 fn a_second_signal_cuts_what_is_in_work_over_http_2() {
     let (enter, inside) = channel();
