@@ -60,7 +60,7 @@ impl App {
     /// # Errors
     /// The first thing that cannot be had; nothing is left running.
     pub fn build(config: Config) -> Result<Self, StartError> {
-        let (connections, lowered) = limits::connections(config.limits.connections).map_err(StartError::Limits)?;
+        let (connections, lowered) = connections(&config)?;
         for warning in config.warnings.iter().chain(&lowered) {
             tracing::warn!("{warning}");
         }
@@ -102,7 +102,7 @@ impl App {
     /// # Errors
     /// As [`App::build`].
     pub fn check(config: &Config) -> Result<(), StartError> {
-        limits::connections(config.limits.connections).map_err(StartError::Limits)?;
+        connections(config)?;
         let metrics = Metrics::new();
         let keyrings = Keyrings::open(config, &metrics)?;
         Snapshot::build(config, &keyrings, &metrics)?;
@@ -163,6 +163,11 @@ impl App {
         running.control = Some(control);
         Ok(running)
     }
+}
+
+fn connections(config: &Config) -> Result<(usize, Option<String>), StartError> {
+    let accepting = limits::workers(config.workers) * config.listeners.len();
+    limits::connections(config.limits.connections, accepting).map_err(StartError::Limits)
 }
 
 fn another(sockets: &[Bound]) -> io::Result<Vec<Bound>> {

@@ -15,6 +15,7 @@ pub(crate) use progress::{Progress, Stall};
 
 use crate::error::{Code, Failure};
 use crate::exchange::{Exchange, Sending};
+use crate::headers;
 use crate::outcome::Tail;
 use crate::rewrite::Rewriting;
 
@@ -92,9 +93,9 @@ impl Passing {
         Self { source, progress, sending: Some(Sending::new(exchange)), tail: None, left: max }
     }
 
-    /// A response body on its way to the app.
-    pub(crate) fn response(source: Incoming, progress: Progress, tail: Box<Tail>) -> Self {
-        Self { source, progress, sending: None, tail: Some(tail), left: None }
+    /// A response body on its way to the app, at most `max` bytes.
+    pub(crate) fn response(source: Incoming, progress: Progress, max: Option<u64>, tail: Box<Tail>) -> Self {
+        Self { source, progress, sending: None, tail: Some(tail), left: max }
     }
 
     fn fail(&mut self, code: Code, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
@@ -139,7 +140,9 @@ impl Passing {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let stall = ready!(self.progress.poll_stalled(cx));
-                return self.fail(Code::BodyTimeout, stall.reason());
+                // A request that stops coming is the app's fault, an answer the upstream's.
+                let code = if self.sending.is_some() { Code::BodyTimeout } else { Code::UpstreamTimeout };
+                return self.fail(code, stall.reason());
             }
         };
         match frame {
@@ -149,7 +152,10 @@ impl Passing {
             }
             Some(Err(_)) if self.sending.is_some() => self.fail(Code::Truncated, "client_left"),
             Some(Err(_)) => self.fail(Code::UpstreamClosed, "upstream_cut_body"),
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers, false);
+                }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if !self.count(bytes) {
                     return self.fail(Code::TooLarge, "max_body");

@@ -17,6 +17,7 @@ use crate::gate::{Gate, GateState};
 use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
+use crate::telemetry::{ConnectionGuard, Metrics, Peer};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -50,13 +51,16 @@ impl<F: Future + 'static> Executor<F> for Local {
 pub(crate) async fn dial(
     upstream: &Upstream,
     names: &Arc<Names>,
+    metrics: &Metrics,
     limits: &Limits,
     deadline: Duration,
 ) -> io::Result<Dialled> {
-    timeout(deadline, connect(upstream, names, limits)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(deadline, connect(upstream, names, metrics, limits))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(upstream: &Upstream, names: &Arc<Names>, limits: &Limits) -> io::Result<Dialled> {
+async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, limits: &Limits) -> io::Result<Dialled> {
     let (stream, alpn_h2) = match &upstream.target {
         Target::Unix(path) => (Stream::Unix(UnixStream::connect(path).await?), false),
         Target::Tcp { host, port } => {
@@ -78,12 +82,12 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, limits: &Limits) -> io
         Protocol::Auto => upstream.h2c || alpn_h2,
     };
     let gate = TokioIo::new(Gate::new(stream, GateState::new()));
-    speak(gate, h2, limits).await.map_err(io::Error::other)
+    speak(gate, h2, limits, metrics.connection(Peer::Upstream)).await.map_err(io::Error::other)
 }
 
 type Io = TokioIo<Gate<Stream>>;
 
-async fn speak(io: Io, h2: bool, limits: &Limits) -> hyper::Result<Dialled> {
+async fn speak(io: Io, h2: bool, limits: &Limits, counted: ConnectionGuard) -> hyper::Result<Dialled> {
     if h2 {
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -95,6 +99,7 @@ async fn speak(io: Io, h2: bool, limits: &Limits) -> hyper::Result<Dialled> {
         tokio::task::spawn_local(async move {
             // Its end is seen by the exchanges on it, each with its own error.
             let _ = connection.await;
+            drop(counted);
         });
         return Ok(Dialled::H2(sender));
     }
@@ -106,6 +111,7 @@ async fn speak(io: Io, h2: bool, limits: &Limits) -> hyper::Result<Dialled> {
         .await?;
     tokio::task::spawn_local(async move {
         let _ = connection.await;
+        drop(counted);
     });
     Ok(Dialled::H1(sender))
 }

@@ -86,8 +86,9 @@ async fn attempts(
     let spare = if upstream.may_speak_h2() { spare(&request) } else { None };
     let sender = match ready(&slot).await? {
         Ok(sender) => sender,
-        Err(permit) => fresh(worker, snapshot, upstream, &slot, permit).await?,
+        Err(permit) => made(worker, snapshot, upstream, &slot, permit, None).await?,
     };
+    let first = std::time::Instant::now();
     let again = match send(sender, request, upstream).await {
         Ok(answer) => return Ok(answer),
         Err(Refused::Unsent(unsent)) => unsent,
@@ -99,7 +100,7 @@ async fn attempts(
     };
     request = *again;
     let permit = slot.permit().await.ok_or_else(overloaded)?;
-    let sender = fresh(worker, snapshot, upstream, &slot, permit).await?;
+    let sender = made(worker, snapshot, upstream, &slot, permit, Some(first)).await?;
     match send(sender, request, upstream).await {
         Ok(answer) => Ok(answer),
         Err(Refused::Failed(failure)) => Err(failure),
@@ -116,7 +117,7 @@ type Permit = tokio::sync::OwnedSemaphorePermit;
 /// A connection held already, or the permit for a new one.
 async fn ready(slot: &Rc<Slot>) -> Result<Result<Sender, Permit>, Failure> {
     if slot.speaks_h2.get()
-        && let Some(sender) = slot.ready_h2()
+        && let Some(sender) = slot.ready_h2(None)
     {
         return Ok(Ok(Sender::H2(sender)));
     }
@@ -127,25 +128,27 @@ async fn ready(slot: &Rc<Slot>) -> Result<Result<Sender, Permit>, Failure> {
     Ok(slot.idle_h1(permit).map(Sender::H1))
 }
 
-async fn fresh(
+/// A new connection. Of many requests that need an HTTP/2 one at once, one makes it and the others, who wait, share it;
+/// what was made before `since` has just failed us and is not shared.
+async fn made(
     worker: &Worker,
     snapshot: &Snapshot,
     upstream: &Upstream,
     slot: &Rc<Slot>,
     permit: Permit,
+    since: Option<std::time::Instant>,
 ) -> Result<Sender, Failure> {
-    // Of many requests that find no HTTP/2 connection one makes it; HTTP/1.1 needs one each.
     let turn = match slot.speaks_h2.get() {
         true => slot.connecting.acquire().await.ok(),
         false => None,
     };
     if turn.is_some()
-        && let Some(sender) = slot.ready_h2()
+        && let Some(sender) = slot.ready_h2(since)
     {
         return Ok(Sender::H2(sender));
     }
-    let names = &worker.shared.names;
-    let dialled = dial(upstream, names, &snapshot.limits, snapshot.timeouts.connect).await;
+    let (names, metrics) = (&worker.shared.names, &worker.shared.metrics);
+    let dialled = dial(upstream, names, metrics, &snapshot.limits, snapshot.timeouts.connect).await;
     match dialled {
         Ok(Dialled::H1(sender)) => Ok(Sender::H1(slot.adopt_h1(sender, permit))),
         Ok(Dialled::H2(sender)) => {

@@ -62,7 +62,7 @@ type Refusal = (Side, Failure);
 enum Answering {
     Empty,
     Whole(bytes::Bytes, Option<http::HeaderMap>),
-    Passing(Incoming, Progress, Option<crate::pool::Lent>),
+    Passing(Incoming, Progress, Option<u64>, Option<crate::pool::Lent>),
     Rewriting(Box<Rewriting>),
 }
 
@@ -77,9 +77,9 @@ impl Answering {
                 tail.count(bytes.len());
                 Body::Whole(Whole { bytes, trailers, tail: Some(tail) })
             }
-            Self::Passing(source, progress, lent) => {
+            Self::Passing(source, progress, max, lent) => {
                 tail.lend(lent);
-                Body::Passing(Passing::response(source, progress, tail))
+                Body::Passing(Passing::response(source, progress, max, tail))
             }
             Self::Rewriting(mut rewriting) => {
                 rewriting.answers(tail);
@@ -98,6 +98,10 @@ async fn exchange(
 ) -> Result<(http::response::Parts, Answering), Refusal> {
     let on_request = |failure| (Side::Request, failure);
     let mut asked = route(peer, snapshot, &request, record).map_err(on_request)?;
+    // hyper counts fields on HTTP/1.1 only.
+    if request.headers().len() > snapshot.limits.head_fields {
+        return Err(on_request(Failure::new(Code::BadRequest, "head_fields")));
+    }
     prepare_head(&mut request, &asked);
     let (request, exchange) = request_body(peer, snapshot, request, &asked).await.map_err(on_request)?;
     if let Some(exchange) = &exchange {
@@ -205,11 +209,7 @@ async fn request_body(
         return Ok((request.map(|_| Body::Empty), None));
     }
     let max = snapshot.limits.body;
-    if let (Some(max), Some(length)) = (max, request.body().size_hint().exact())
-        && length > max
-    {
-        return Err(Failure::new(Code::TooLarge, "max_body"));
-    }
+    fits(max, request.body())?;
     let exchange = Exchange::new();
     let progress = Progress::new(snapshot.timeouts.body_idle, snapshot.limits.min_body_rate);
     let reading = judge(&asked.route, &asked.route.request, request.headers());
@@ -243,6 +243,14 @@ async fn request_body(
         }
     };
     Ok((Request::from_parts(head, body), Some(exchange)))
+}
+
+/// A body that says itself that it is over the limit is not begun.
+fn fits(max: Option<u64>, body: &Incoming) -> Result<(), Failure> {
+    match (max, body.size_hint().exact()) {
+        (Some(max), Some(length)) if length > max => Err(Failure::new(Code::TooLarge, "max_body")),
+        _ => Ok(()),
+    }
 }
 
 /// How the body of this message is read; none passes it as it is.
@@ -295,6 +303,9 @@ async fn response(
     asked: &Asked,
 ) -> Result<(http::response::Parts, Answering), Failure> {
     let (mut head, body) = answer.response.into_parts();
+    if head.headers.len() > snapshot.limits.head_fields {
+        return Err(Failure::new(Code::UpstreamInvalid, "head_fields"));
+    }
     headers::strip_hop_by_hop(&mut head.headers);
     head.version = Version::HTTP_11;
     let rules = &asked.route.response;
@@ -307,11 +318,13 @@ async fn response(
         }
         return Ok((head, Answering::Empty));
     }
+    let max = snapshot.limits.body;
+    fits(max, &body)?;
     let progress = Progress::new(snapshot.timeouts.body_idle, 0);
     let Some(reading) = judge(&asked.route, rules, &head.headers)? else {
-        return Ok((head, Answering::Passing(body, progress, answer.lent)));
+        return Ok((head, Answering::Passing(body, progress, max, answer.lent)));
     };
-    let source = Source { body, progress, max: snapshot.limits.body };
+    let source = Source { body, progress, max };
     let mut rewriting = start(peer, snapshot, asked, rules, source, reading)?;
     rewriting.comes_over(answer.lent);
     let body = match rewriting.hold().await? {

@@ -13,11 +13,20 @@ const RESERVED: usize = 64;
 /// A connection from an app brings at most one to an upstream.
 const EACH: usize = 2;
 
-/// Raises the soft limit on open files to the hard one and says how many connections fit below it.
+/// Raises the soft limit on open files to the hard one and says how many connections fit below it. `accepting` sockets
+/// take a permit before they accept, so as many must be there.
 ///
 /// # Errors
 /// A configured number that does not fit; the default is lowered instead, and the second value says so.
-pub(crate) fn connections(configured: Option<NonZeroUsize>) -> Result<(usize, Option<String>), String> {
+pub(crate) fn connections(
+    configured: Option<NonZeroUsize>,
+    accepting: usize,
+) -> Result<(usize, Option<String>), String> {
+    if let Some(wanted) = configured.filter(|wanted| wanted.get() < accepting) {
+        return Err(format!(
+            "limits.connections: {wanted} are fewer than the {accepting} sockets (workers × listeners) that wait for one"
+        ));
+    }
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let files = match setrlimit(Resource::Nofile, raised) {
@@ -35,7 +44,7 @@ pub(crate) fn connections(configured: Option<NonZeroUsize>) -> Result<(usize, Op
         )),
         Some(wanted) => Ok((wanted, None)),
         None if fit < DEFAULT => Ok((
-            fit.max(1),
+            fit.max(accepting),
             Some(format!("connections are limited to {fit} instead of {DEFAULT}: the limit on open files is low")),
         )),
         None => Ok((DEFAULT, None)),

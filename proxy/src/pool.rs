@@ -51,6 +51,8 @@ pub(crate) struct H1 {
 struct H2 {
     sender: http2::SendRequest<Body>,
     born: Instant,
+    /// When it was last asked for a stream. Streams under way outlive its place here.
+    used: Cell<Instant>,
 }
 
 /// An HTTP/1.1 connection that goes back to its slot when [`Lent::give_back`] is called and is closed otherwise.
@@ -81,7 +83,8 @@ impl Pool {
 
     pub(crate) fn slot(&self, upstream: &Upstream, bounds: Bounds) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry((upstream.id, upstream.generation)).or_insert_with(|| Rc::new(Slot::new(bounds)));
+        let slot =
+            slots.entry((upstream.id, upstream.generation)).or_insert_with(|| Rc::new(Slot::new(bounds, upstream)));
         Rc::clone(slot)
     }
 
@@ -99,14 +102,14 @@ impl Pool {
 }
 
 impl Slot {
-    fn new(bounds: Bounds) -> Self {
+    fn new(bounds: Bounds, upstream: &Upstream) -> Self {
         Self {
             bounds,
             idle: RefCell::default(),
             h2: RefCell::default(),
             open: Arc::new(Semaphore::new(bounds.connections)),
             connecting: Arc::new(Semaphore::new(1)),
-            speaks_h2: Cell::new(false),
+            speaks_h2: Cell::new(upstream.speaks_h2()),
         }
     }
 
@@ -117,7 +120,9 @@ impl Slot {
     }
 
     fn young(&self, h2: &H2, now: Instant) -> bool {
-        !h2.sender.is_closed() && now.duration_since(h2.born) < self.bounds.age
+        !h2.sender.is_closed()
+            && now.duration_since(h2.used.get()) < self.bounds.idle
+            && now.duration_since(h2.born) < self.bounds.age
     }
 
     /// Leave to use one more HTTP/1.1 connection: waits at most `pool_wait`. Connections in use never exceed the bound,
@@ -146,12 +151,14 @@ impl Slot {
         Err(permit)
     }
 
-    /// An HTTP/2 connection that takes streams.
-    pub(crate) fn ready_h2(&self) -> Option<http2::SendRequest<Body>> {
+    /// An HTTP/2 connection that takes streams, made since then where a time is given.
+    pub(crate) fn ready_h2(&self, since: Option<Instant>) -> Option<http2::SendRequest<Body>> {
         let now = Instant::now();
         let mut held = self.h2.borrow_mut();
         held.retain(|h2| self.young(h2, now));
-        let ready = held.iter().find(|h2| h2.sender.is_ready())?;
+        let made = |h2: &H2| since.is_none_or(|since| h2.born >= since);
+        let ready = held.iter().find(|h2| h2.sender.is_ready() && made(h2))?;
+        ready.used.set(now);
         Some(ready.sender.clone())
     }
 
@@ -165,7 +172,7 @@ impl Slot {
         self.speaks_h2.set(true);
         let born = Instant::now();
         let sender = sender.clone();
-        self.h2.borrow_mut().push(H2 { sender, born });
+        self.h2.borrow_mut().push(H2 { sender, born, used: Cell::new(born) });
     }
 
     fn lend(self: &Rc<Self>, connection: H1, permit: OwnedSemaphorePermit) -> Lent {

@@ -145,7 +145,7 @@ impl Rewriting {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     let stall = ready!(self.progress.poll_stalled(cx));
-                    return Poll::Ready(Err(Failure::new(Code::BodyTimeout, stall.reason())));
+                    return Poll::Ready(Err(self.stalled(stall)));
                 }
             };
             match frame {
@@ -167,6 +167,12 @@ impl Rewriting {
         }
     }
 
+    /// A request that stops coming is the app's fault, an answer the upstream's.
+    fn stalled(&self, stall: Stall) -> Failure {
+        let code = if self.sending.is_some() { Code::BodyTimeout } else { Code::UpstreamTimeout };
+        Failure::new(code, stall.reason())
+    }
+
     fn data(&mut self, data: &[u8]) -> Result<(), Failure> {
         self.progress.moved(data.len());
         if let Some(sending) = &self.sending {
@@ -176,7 +182,7 @@ impl Rewriting {
             *left = left.checked_sub(data.len() as u64).ok_or_else(|| Failure::new(Code::TooLarge, "max_body"))?;
         }
         if self.progress.too_slow() {
-            return Err(Failure::new(Code::BodyTimeout, Stall::Slow.reason()));
+            return Err(self.stalled(Stall::Slow));
         }
         self.decide(data);
         match &mut self.machine {

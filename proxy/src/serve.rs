@@ -24,9 +24,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, stream: Stream, s
     let mut gate = Gate::new(stream, Rc::clone(&state));
     let told = {
         let mut protocol = pin!(gate.protocol());
-        poll_fn(|cx| match state.poll_order(cx) {
-            Order::None => protocol.as_mut().poll(cx).map(Result::ok),
-            _ => Poll::Ready(None),
+        // Bytes before orders: a request that has arrived is answered even when the drain began meanwhile.
+        poll_fn(|cx| match protocol.as_mut().poll(cx) {
+            Poll::Ready(told) => Poll::Ready(told.ok()),
+            Poll::Pending if state.poll_order(cx) == Order::None => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
         })
         .await
     };

@@ -137,6 +137,15 @@ impl Upstream {
         })
     }
 
+    /// HTTP/2 is configured, whatever ALPN might say.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        match self.protocol {
+            config::Protocol::H1 => false,
+            config::Protocol::H2 => true,
+            config::Protocol::Auto => self.h2c,
+        }
+    }
+
     pub(crate) fn may_speak_h2(&self) -> bool {
         self.protocol != config::Protocol::H1
             && (self.h2c || self.tls.is_some() || self.protocol == config::Protocol::H2)

@@ -9,5 +9,5 @@ mod route;
 pub(crate) use histogram::Histogram;
 pub(crate) use id::{RequestId, RequestIds};
 pub(crate) use logs::{RequestLine, install};
-pub(crate) use metrics::{Metrics, Peer};
+pub(crate) use metrics::{ConnectionGuard, Metrics, Peer};
 pub(crate) use route::{End, FieldResult, RouteMetrics, RuleMetrics};

@@ -19,7 +19,8 @@ pub(crate) fn client(host: &str, protocol: Protocol, ca_file: Option<&Path>) -> 
     let name =
         ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name that a certificate can carry"))?;
     let mut roots = RootCertStore::empty();
-    for root in rustls_native_certs::load_native_certs().certs {
+    let native = rustls_native_certs::load_native_certs();
+    for root in native.certs {
         // Systems carry roots that webpki cannot parse; the others must not suffer for them.
         let _ = roots.add(root);
     }
@@ -27,7 +28,10 @@ pub(crate) fn client(host: &str, protocol: Protocol, ca_file: Option<&Path>) -> 
         add_file(&mut roots, path)?;
     }
     if roots.is_empty() {
-        return Err("no root certificates: install ca-certificates or name a ca_file".to_owned());
+        let causes: String = native.errors.iter().map(|error| format!("; {error}")).collect();
+        return Err(format!(
+            "no root certificates: install ca-certificates, correct SSL_CERT_FILE and SSL_CERT_DIR, or name a ca_file{causes}"
+        ));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)

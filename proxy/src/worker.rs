@@ -82,12 +82,19 @@ pub(crate) fn run(id: usize, shared: Shared, listeners: Vec<Bound>) -> io::Resul
 }
 
 async fn accept(worker: Rc<Worker>, listener: usize, listening: Listening) {
+    let mut stop = worker.shared.stop.clone();
     loop {
         // The permit first: a flood beyond the limit waits in the kernel and costs us nothing.
         let Ok(permit) = Arc::clone(&worker.shared.connections).acquire_owned().await else {
             return;
         };
-        let stream = match listening.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listening.accept() => accepted,
+            // Only once nothing is queued: closing the socket would reset those who have connected and sent already.
+            _ = stop.wait_for(|stop| *stop != Stop::Serve) => return,
+        };
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -96,6 +103,9 @@ async fn accept(worker: Rc<Worker>, listener: usize, listening: Listening) {
             }
         };
         let state = GateState::new();
+        if *stop.borrow() != Stop::Serve {
+            state.order(Order::Drain);
+        }
         worker.connections.borrow_mut().push(Rc::downgrade(&state));
         let worker = Rc::clone(&worker);
         tokio::task::spawn_local(async move {
@@ -140,11 +150,14 @@ async fn drain(worker: &Rc<Worker>, accepting: Vec<tokio::task::JoinHandle<()>>)
             break None;
         }
     };
-    for task in accepting {
-        task.abort();
-    }
     if let Some(deadline) = deadline {
         order_all(worker, Order::Drain);
+        for mut task in accepting {
+            // It ends by itself unless it waits for a permit: then what is queued must not hold the drain up.
+            if tokio::time::timeout(ACCEPT_PAUSE, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
         let until = tokio::time::sleep_until(deadline.into());
         tokio::select! {
             () = until => {}

@@ -35,6 +35,22 @@ impl Keys {
         FileStore::new(&self.folder.path().join("keys")).write(name, None, &made).unwrap();
     }
 
+    /// The same keys in a folder of their own, as another replica holds them.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self { folder: tempfile::tempdir().unwrap() };
+        for entry in std::fs::read_dir(self.folder.path().join("keys")).unwrap() {
+            let stored = entry.unwrap().path();
+            let name = stored.file_stem().unwrap().to_str().unwrap();
+            if stored.extension().is_some_and(|extension| extension == "json") {
+                let bytes = std::fs::read(&stored).unwrap();
+                FileStore::new(&copy.folder.path().join("keys")).write(name, None, &bytes).unwrap();
+            }
+        }
+        std::fs::copy(self.folder.path().join("root.key"), copy.folder.path().join("root.key")).unwrap();
+        copy
+    }
+
     fn roots(&self, slab: &Arc<Slab>) -> Vec<Box<dyn RootKey>> {
         vec![Box::new(FileRoot::read(&self.folder.path().join("root.key"), slab).unwrap())]
     }

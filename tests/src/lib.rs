@@ -3,15 +3,23 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+pub mod certificates;
 pub mod client;
 pub mod config;
+pub mod frames;
+pub mod hpack;
 pub mod keys;
 pub mod message;
+pub mod nginx;
+pub mod process;
 pub mod proxy;
 pub mod tools;
 pub mod upstream;
 
 pub use client::Client;
+pub use frames::Wire;
 pub use message::Message;
+pub use nginx::Nginx;
+pub use process::Process;
 pub use proxy::Proxy;
 pub use upstream::Upstream;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// The repository's top.
 pub fn top() -> PathBuf {
@@ -31,6 +32,31 @@ pub fn run(command: &mut Command) -> String {
     let shown = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{shown}", output.status);
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Looks until there is something to see. For what outside processes do and tell no one.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+        pause(Duration::from_millis(10));
+    }
+}
+
+/// Lets time go by, where there is no event to wait on.
+#[expect(clippy::disallowed_methods, reason = "the one place where tests sleep")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// The tests' own Node, which comes with the Python packages.
+pub fn node() -> Command {
+    let node = top().join(".venv/bin/node");
+    assert!(node.exists(), "there is no node in .venv: run `make deps`");
+    Command::new(node)
 }
 
 /// A child that is killed with its test.

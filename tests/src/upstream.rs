@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -22,6 +23,8 @@ type Answer = dyn Fn(&Message, &mut TcpStream) -> Then + Send + Sync;
 pub struct Upstream {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Message>>>,
+    connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -31,14 +34,20 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let answer: Arc<Answer> = Arc::new(answer);
-        let kept = Arc::clone(&seen);
+        let this = Self { address, seen, connections: Arc::default(), open: Arc::default() };
+        let served = this.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (answer, kept) = (Arc::clone(&answer), Arc::clone(&kept));
-                thread::spawn(move || serve(stream, &*answer, &kept));
+                let (answer, served) = (Arc::clone(&answer), served.clone());
+                served.connections.fetch_add(1, Ordering::SeqCst);
+                served.open.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    serve(stream, &*answer, &served.seen);
+                    served.open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { address, seen }
+        this
     }
 
     /// Answers 200 with the body and content type of the request, or `{}` where it had none.
@@ -65,6 +74,16 @@ impl Upstream {
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many connections were ever made to it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many of them are open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// What it was sent so far.

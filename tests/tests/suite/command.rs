@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
+use oilskin_tests::Upstream;
 use oilskin_tests::keys::Keys;
 use oilskin_tests::tools::{self, Killed};
-use oilskin_tests::{Client, Upstream};
 
 const NO_SERVICE: [(&str, &str); 3] =
     [("OILSKIN_ADMIN_LISTEN", "off"), ("OILSKIN_METRICS_LISTEN", "off"), ("OILSKIN_HEALTH_LISTEN", "off")];
@@ -246,37 +246,6 @@ fn a_port_in_use_is_an_error_that_names_it() {
     assert!(stderr.contains(&address.to_string()), "{stderr}");
 }
 
-const HALF: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"ssn\"";
-
-#[test]
-fn the_first_sigterm_lets_requests_end() {
-    let (mut child, address) = running(&Upstream::echo(), &Keys::new());
-    let mut client = Client::connect(address);
-    client.send(HALF);
-    std::thread::sleep(Duration::from_millis(100));
-    signal(&child.0, "TERM");
-    std::thread::sleep(Duration::from_millis(200));
-    assert!(child.0.try_wait().unwrap().is_none(), "it waits for the request");
-    client.send(":\"1\"}");
-    let answer = client.response("POST");
-    assert_eq!((answer.status(), answer.text().as_str()), (200, "{\"ssn\":\"1\"}"));
-    assert_eq!(child.0.wait().unwrap().code(), Some(0));
-}
-
-#[test]
-fn a_second_sigterm_cuts() {
-    let upstream = Upstream::echo();
-    let (mut child, address) = running(&upstream, &Keys::new());
-    let mut client = Client::connect(address);
-    client.send(HALF);
-    std::thread::sleep(Duration::from_millis(100));
-    signal(&child.0, "TERM");
-    std::thread::sleep(Duration::from_millis(100));
-    signal(&child.0, "TERM");
-    assert_eq!(child.0.wait().unwrap().code(), Some(1), "something was cut");
-    assert!(client.rest().is_empty() && upstream.seen().is_empty());
-}
-
 #[test]
 fn killed_at_any_moment_the_store_keeps_what_was_acknowledged_and_holds_nothing_half_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -294,7 +263,7 @@ fn killed_at_any_moment_the_store_keeps_what_was_acknowledged_and_holds_nothing_
         let name = format!("k{round}");
         let mut child = keyset(&name).stdout(Stdio::piped()).spawn().unwrap();
         // Every sixtieth of one run's length, so that kills fall before, into and after the write.
-        std::thread::sleep(whole * round / 50);
+        tools::pause(whole * round / 50);
         child.kill().unwrap();
         let said = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
         let status = child.wait().unwrap();
@@ -333,7 +302,7 @@ fn killed_while_it_makes_a_root_key_it_leaves_a_whole_one_or_none() {
             whole = started.elapsed();
             continue;
         }
-        std::thread::sleep(whole * round / 36);
+        tools::pause(whole * round / 36);
         let _ = child.kill();
         child.wait().unwrap();
         if let Ok(root) = std::fs::read(folder.path().join("root.key")) {

@@ -1,0 +1,91 @@
+//! nginx as an origin: a real store that keeps what it gets in files.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use crate::process::free_port;
+use crate::tools::{self, Killed};
+
+/// A running nginx; it ends with its test.
+#[derive(Debug)]
+pub struct Nginx {
+    folder: TempDir,
+    address: SocketAddr,
+    _child: Killed,
+}
+
+impl Nginx {
+    /// A store over HTTP/1.1 in clear text: PUT writes a file, GET reads it.
+    pub fn store() -> Self {
+        Self::start("", "")
+    }
+
+    /// The same over HTTP/2 by prior knowledge.
+    pub fn h2c_store() -> Self {
+        Self::start("http2", "")
+    }
+
+    /// The same over TLS, with these files; `protocol` is empty or `http2`.
+    pub fn tls_store(protocol: &str, certificate: &str, key: &str) -> Self {
+        let tls = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+        Self::start(&format!("ssl {protocol}"), &tls)
+    }
+
+    fn start(listen: &str, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_port();
+        let top = folder.path().display();
+        let configuration = format!(
+            "daemon off; master_process off; pid {top}/pid; error_log {top}/error.log;\n\
+             events {{ worker_connections 512; }}\n\
+             http {{\n\
+               access_log {top}/access.log;\n\
+               client_body_temp_path {top}/body; proxy_temp_path {top}/p; fastcgi_temp_path {top}/f;\n\
+               uwsgi_temp_path {top}/u; scgi_temp_path {top}/s;\n\
+               client_max_body_size 0; default_type application/json;\n\
+               server {{\n\
+                 listen {address} {listen}; {more}\n\
+                 root {top}/store; dav_methods PUT DELETE; create_full_put_path on; dav_access user:rw;\n\
+               }}\n\
+             }}\n"
+        );
+        std::fs::create_dir(folder.path().join("store")).unwrap();
+        let file = folder.path().join("nginx.conf");
+        std::fs::write(&file, configuration).unwrap();
+        let child = tools::program("nginx")
+            .arg("-c")
+            .arg(&file)
+            .arg("-e")
+            .arg(folder.path().join("start.log"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let nginx = Self { folder, address, _child: Killed(child) };
+        tools::until("nginx to listen", || TcpStream::connect(address).ok());
+        nginx
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The file that a path is kept in.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.folder.path().join("store").join(path.trim_start_matches('/'))
+    }
+
+    /// The raw bytes it keeps for a path.
+    pub fn stored(&self, path: &str) -> Vec<u8> {
+        std::fs::read(self.file(path)).unwrap()
+    }
+
+    /// Its access log.
+    pub fn requests(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
+    }
+}

@@ -1,0 +1,119 @@
+//! The program itself, as a process: for memory, signals and what it logs.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::client::json;
+use crate::keys::Keys;
+use crate::tools::{self, Killed};
+
+/// A running `oilskin`.
+#[derive(Debug)]
+pub struct Process {
+    child: Killed,
+    address: SocketAddr,
+    /// `/metrics`.
+    pub metrics: SocketAddr,
+    /// `/live`, `/ready`.
+    pub health: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// A port that nothing listens on now.
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The command with keys, service ports and no listener yet.
+pub fn command(keys: &Keys) -> Command {
+    let mut command = tools::oilskin();
+    command
+        .env("OILSKIN_ROOT_KEY", keys.root_uri())
+        .env("OILSKIN_KEY_STORE", keys.store_uri())
+        .env("OILSKIN_UNSAFE_UNLOCKED_KEYS", "true")
+        .env("OILSKIN_ADMIN_LISTEN", "off")
+        .env("OILSKIN_LOG_FORMAT", "json");
+    command
+}
+
+impl Process {
+    /// Starts with these variables; `OILSKIN_LISTEN` is a free port unless a document is given.
+    pub fn start(keys: &Keys, vars: &[(&str, &str)]) -> Self {
+        let (metrics, health) = (free_port(), free_port());
+        let mut command = command(keys);
+        command.env("OILSKIN_METRICS_LISTEN", metrics.to_string()).env("OILSKIN_HEALTH_LISTEN", health.to_string());
+        if !vars.iter().any(|(name, _)| *name == "OILSKIN_CONFIG_YAML") {
+            command.env("OILSKIN_LISTEN", "127.0.0.1:0");
+        }
+        let mut child = Killed(command.envs(vars.iter().copied()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut reader = BufReader::new(child.0.stderr.take().unwrap());
+        let mut lines = Vec::new();
+        let address = loop {
+            let mut line = String::new();
+            assert_ne!(reader.read_line(&mut line).unwrap(), 0, "it ended: {lines:?}");
+            let address = address_in(&line);
+            lines.push(line);
+            if let Some(address) = address {
+                break address;
+            }
+        };
+        let log = Arc::new(Mutex::new(lines));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in reader.lines().map_while(Result::ok) {
+                kept.lock().unwrap().push(line);
+            }
+        });
+        Self { child, address, metrics, health, log }
+    }
+
+    /// Its first listener.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged so far, a line each.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until a logged line is wanted.
+    pub fn logged(&self, wanted: impl Fn(&str) -> bool) -> String {
+        tools::until("a line in the log", || self.log().into_iter().find(|line| wanted(line)))
+    }
+
+    /// The metrics page.
+    pub fn metrics_page(&self) -> String {
+        json(self.metrics, "GET", "/metrics", "").text()
+    }
+
+    /// The most memory it ever held, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kilobytes * 1024
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        tools::run(Command::new("kill").args([format!("-{name}"), self.child.0.id().to_string()]));
+    }
+
+    /// Waits for its end and returns the exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.0.wait().unwrap().code()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.0.try_wait().unwrap().is_none()
+    }
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, after) = line.split_once("\"address\":\"")?;
+    after.split('"').next()?.parse().ok()
+}
