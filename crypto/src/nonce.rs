@@ -81,6 +81,12 @@ impl Sequence {
         self.served += 1;
         self.stream.get(piece * NONCE..)?.first_chunk().copied()
     }
+
+    /// As a child after fork(2) holds it.
+    #[cfg(test)]
+    pub(crate) fn forked(&mut self) {
+        self.pid = self.pid.wrapping_add(1);
+    }
 }
 
 impl Drop for Sequence {
