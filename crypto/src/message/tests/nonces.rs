@@ -78,8 +78,7 @@ fn nonce(token: &[u8]) -> [u8; NONCE] {
     bytes[10..34].try_into().unwrap()
 }
 
-/// E1: a child after fork(2) holds a copy of its parent's sequence. What tells them apart is the process id, which is all
-/// that this test changes; tests/suite/nonces.rs forks a real one.
+/// E1: a child after fork(2) holds a copy of its parent's sequence. The suite's `nonces` forks a real one.
 #[test]
 fn a_sequence_that_was_copied_into_another_process_gives_nothing() {
     let mut sequence = crate::nonce::Sequence::new(&crate::nonce::System, 0).unwrap();
