@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod config;
+pub mod fuzz;
 pub mod keys;
 pub mod message;
 pub mod proxy;
