@@ -2,6 +2,7 @@
 
 mod attacks;
 mod nonces;
+mod salamander;
 mod vectors;
 
 use std::sync::Arc;
