@@ -48,5 +48,6 @@ fuzz: ## coverage-guided fuzzing (nightly, cargo-fuzz): make fuzz TIME=60
 bench: bench-deps build ## side by side with nginx, HAProxy and Envoy; writes bench/RESULTS.md
 	cargo run --release -p oilskin-bench -- $(BENCH)
 
-soak: ## long runs: the property tests with a million cases each
-	PROPTEST_CASES=1000000 cargo test -p oilskin -p oilskin-crypto --lib -- --nocapture
+soak: ## long runs, optimised: property tests, ten million nonces, times of refusals, a million inputs a fuzz target
+	PROPTEST_CASES=100000 cargo test --release -p oilskin-config -p oilskin-crypto -p oilskin -- --nocapture
+	cargo run --release -p oilskin-tests --bin soak -- $(SEED)

@@ -1,7 +1,7 @@
 """A second implementation of wire format 1, written from docs/wire-format.md alone, on PyNaCl.
 
     second_reader.py open  ROOT DOCUMENT NAME < lines of JSON {"token", "context", "tenant", "bind"} > values as JSON
-    second_reader.py write ROOT DOCUMENT NAME < lines of JSON {"type", "text", "context", "tenant", "bind"} > tokens
+    second_reader.py write ROOT DOCUMENT NAME < lines of JSON {"type", "text", …, "pad", "deterministic"} > tokens
 """
 
 import base64
@@ -123,11 +123,18 @@ def spelled(kind: int, plain: bytes) -> str:
     return plain.decode()
 
 
-def write_token(versions: list, kind: int, plain: bytes, context: bytes, tenant: bytes, bind: dict) -> str:
-    version = [v for v in versions if v["line"] == "field" and v["state"] == "active"][0]
-    alg, key_id, nonce = version["alg"], version["id"][:8], os.urandom(24)
-    key = subkey(version, 1, tenant, context)
-    aad = authenticated(alg, kind, key_id, tenant, context, bind)
+def write_token(versions: list, request: dict, context: bytes, tenant: bytes, bind: dict) -> str:
+    deterministic = bool(request.get("deterministic"))
+    line = "lookup" if deterministic else "field"
+    version = [v for v in versions if v["line"] == line and v["state"] == "active"][0]
+    alg, key_id = version["alg"] | (0x10 if deterministic else 0), version["id"][:8]
+    kind, plain = request["type"], request["text"].encode()
+    if pad := request.get("pad"):
+        plain = bytes([kind]) + plain + b"\x80"
+        plain, kind = plain + bytes(-len(plain) % pad), 0
+    aad = authenticated(alg, kind, key_id, tenant, context, {} if deterministic else bind)
+    nonce = h(subkey(version, 3, tenant, context), lp(aad) + plain)[:24] if deterministic else os.urandom(24)
+    key = subkey(version, 2 if deterministic else 1, tenant, context)
     if alg & 0x0F == 1:
         sealed = bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, aad, nonce, key)
     else:
@@ -145,7 +152,7 @@ def main() -> None:
         if mode == "open":
             print(open_token(versions, request["token"], *place))
         else:
-            print(write_token(versions, request["type"], request["text"].encode(), *place))
+            print(write_token(versions, request, *place))
 
 
 if __name__ == "__main__":

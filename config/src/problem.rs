@@ -52,14 +52,23 @@ impl fmt::Display for Place {
     }
 }
 
+/// One line, whatever was typed: a name or a path may hold controls, and a report of problems is read line by line.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        let mut line = format!("{}: ", self.place);
         // A variable's name says it all; its path in a document nobody wrote would not help.
         if !self.path.is_empty() && !matches!(self.place, Place::Env(_)) {
-            write!(f, "{}: ", self.path)?;
+            line.push_str(&self.path);
+            line.push_str(": ");
         }
-        f.write_str(&self.message)
+        line.push_str(&self.message);
+        for character in line.chars() {
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => write!(f, "{character}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -140,6 +140,12 @@ fn ten_mistakes_are_named_in_one_run() {
 }
 
 #[test]
+fn a_problem_is_one_line_whatever_was_typed() {
+    let problems = shown(&[("OILSKIN_DRA\rIN\n\u{1b}[2J", "20s")]);
+    assert!(problems[0].starts_with("OILSKIN_DRA\\rIN\\n\\u{1b}[2J: unknown"), "{problems:?}");
+}
+
+#[test]
 fn mistakes_of_a_document_are_named_with_their_places() {
     let text = "listeners:\n- {name: out, bind: 127.0.0.1:1, directon: egress}\nupstreams: {crm: {url: \"http://a\"}}\nroutes:\n\
                 - {name: a, match: {listener: aut, path: x}, upstream: cmr, fields: [{select: $.a, bind: {x: path.id}, mode: deterministic}]}\n\

@@ -298,3 +298,6 @@ fn fresh(slab: &Arc<Slab>, random: &dyn nonce::Random) -> Result<Key, Error> {
     let key = Key::new(slab, |out| outcome = random.fill(out))?;
     outcome.map(|()| key)
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,4 +220,19 @@ mod tests {
         assert!(!is_value(nested(129).as_bytes(), 128));
         assert!(!is_value("[".repeat(1_000_000).as_bytes(), 128));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn the_verdict_is_serde_json_s(
+            bytes in proptest::collection::vec(proptest::sample::select(b"{}[]:,\"\\ u0d8e-+.1tfrnalsx\xc3\xa9\n".to_vec()), 0..14),
+        ) {
+            let expected = serde_json::from_slice::<serde_json::Value>(&bytes);
+            // Numbers past its range, and white space outside, which a token's content has none of.
+            let decided = !expected.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
+            let bare = bytes.trim_ascii().len() == bytes.len();
+            if decided && bare {
+                proptest::prop_assert_eq!(is_value(&bytes, 128), expected.is_ok(), "{:?}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
 }

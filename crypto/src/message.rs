@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::keyset::{Keyset, KeysetHandle, State};
 use crate::nonce::{MAX_FIELDS, Random, Sequence, System};
+use crate::slab::generation;
 use crate::spec::{Bound, FieldSpec, Value};
 use crate::{DecryptReason, Error, Type};
 
@@ -28,6 +29,8 @@ pub struct Message {
     random: &'static (dyn Random + Sync),
     keyset: Option<Arc<Keyset>>,
     sequence: Option<Sequence>,
+    /// The process that the sequence and the counters of `seal` belong to.
+    generation: u64,
     sealed: u32,
     seal: Vec<SealPlace>,
     open: Vec<OpenPlace>,
@@ -46,6 +49,7 @@ impl Message {
             random: &System,
             keyset: None,
             sequence: None,
+            generation: 0,
             sealed: 0,
             seal: Vec::new(),
             open: Vec::new(),
@@ -69,6 +73,7 @@ impl Message {
     ) -> Result<(), Error> {
         self.refresh()?;
         if !spec.deterministic {
+            self.leave_to_the_parent();
             self.count_field();
         }
         seal::seal(self, spec, value, bound, out)
@@ -128,6 +133,17 @@ impl Message {
             self.open.clear();
         }
         Ok(())
+    }
+
+    /// In a child after fork(2) the parent goes on with this sequence and these counters, so the child draws its own.
+    fn leave_to_the_parent(&mut self) {
+        let generation = generation();
+        if self.generation != generation {
+            self.generation = generation;
+            self.sealed = 0;
+            self.sequence = None;
+            self.seal.clear();
+        }
     }
 
     /// After 2^16 fields a new sequence, and with it new prefixes.

@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use crate::Error;
 use crate::header::NONCE;
+use crate::slab::generation;
 use crate::sodium::{KEY, blake2b, chacha20};
 
 /// Fields of one message after which a new sequence is drawn.
@@ -40,7 +41,7 @@ pub(crate) struct Sequence {
     stream: [u8; BATCH * NONCE],
     /// Subkeys served so far; each takes its own bytes of the stream.
     served: usize,
-    pid: u32,
+    generation: u64,
 }
 
 impl Sequence {
@@ -50,6 +51,7 @@ impl Sequence {
         let mut fresh = [0; KEY];
         random.fill(&mut fresh)?;
         let pid = std::process::id();
+        let generation = generation();
         let mut seed = [0; KEY];
         let parts: [&[u8]; 7] = [
             b"oil1 seed",
@@ -62,7 +64,7 @@ impl Sequence {
         ];
         blake2b(&fresh, &parts, &mut seed);
         fresh.zeroize();
-        Ok(Self { seed, stream: [0; BATCH * NONCE], served: 0, pid })
+        Ok(Self { seed, stream: [0; BATCH * NONCE], served: 0, generation })
     }
 
     /// The next subkey's 24 bytes: 16 of prefix and the counter's start. None in a child after fork(2), which holds its
@@ -70,7 +72,7 @@ impl Sequence {
     ///
     /// The stream is ChaCha20 with nonce 0 and counter 0 under the seed, cut into pieces of 24 bytes.
     pub(crate) fn start(&mut self) -> Option<[u8; NONCE]> {
-        if self.pid != std::process::id() {
+        if self.generation != generation() {
             return None;
         }
         let piece = self.served % BATCH;
@@ -80,6 +82,12 @@ impl Sequence {
         }
         self.served += 1;
         self.stream.get(piece * NONCE..)?.first_chunk().copied()
+    }
+
+    /// As a child after fork(2) holds it.
+    #[cfg(test)]
+    pub(crate) fn forked(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
     }
 }
 

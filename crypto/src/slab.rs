@@ -5,9 +5,11 @@
 #![expect(unsafe_code, reason = "mmap, mlock and the slots inside; each use states why it is sound")]
 
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use rustix::time::{ClockId, clock_gettime};
 use zeroize::Zeroize;
 
 use crate::Error;
@@ -107,6 +109,38 @@ impl Drop for Key {
         unsafe { place.as_mut() }.zeroize();
         self.slab.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
     }
+}
+
+/// A number that a child after fork(2) has another of, for the price of one load: what must not be used by two processes
+/// keeps it and compares. It stands on a page that the kernel wipes in the child (Linux 4.14); elsewhere it is the process
+/// id, which costs a system call.
+pub(crate) fn generation() -> u64 {
+    static PAGE: OnceLock<Option<&'static AtomicU64>> = OnceLock::new();
+    let Some(mark) = PAGE.get_or_init(page_wiped_by_fork) else { return std::process::id().into() };
+    match mark.load(Ordering::Relaxed) {
+        0 => {
+            // New or wiped. The parent's was set before the fork, so a later time differs from it.
+            let now = clock_gettime(ClockId::Boottime);
+            let fresh = (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64).max(1);
+            match mark.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => fresh,
+                Err(set) => set,
+            }
+        }
+        set => set,
+    }
+}
+
+fn page_wiped_by_fork() -> Option<&'static AtomicU64> {
+    const BYTES: usize = 4096;
+    // SAFETY: a fresh private mapping, no address asked for; it is never unmapped.
+    let base =
+        unsafe { mmap_anonymous(std::ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }
+            .ok()?;
+    // SAFETY: exactly the mapping made above.
+    unsafe { madvise(base, BYTES, Advice::LinuxWipeOnFork) }.ok()?;
+    // SAFETY: aligned to a page, zeroed, alive as long as the process, and only reached through this atomic.
+    Some(unsafe { NonNull::new(base.cast::<AtomicU64>())?.as_ref() })
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl Keys {
     pub fn add(&self, name: &str, cipher: Cipher, development: bool) {
         let slab = slab();
         let new = NewKeyset { name, cipher, development, refresh: 60, now: 1_700_000_000 };
-        let made = document::create(new, &self.roots(&slab), &slab).unwrap();
+        let made = document::create(new, &roots(self.folder(), &slab), &slab).unwrap();
         FileStore::new(&self.folder.path().join("keys")).write(name, None, &made).unwrap();
     }
 
@@ -51,10 +51,6 @@ impl Keys {
         copy
     }
 
-    fn roots(&self, slab: &Arc<Slab>) -> Vec<Box<dyn RootKey>> {
-        vec![Box::new(FileRoot::read(&self.folder.path().join("root.key"), slab).unwrap())]
-    }
-
     /// The folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -72,10 +68,7 @@ impl Keys {
 
     /// A keyset opened beside the proxy, to look at its tokens with.
     pub fn handle(&self, name: &str) -> KeysetHandle {
-        let slab = slab();
-        let stored = FileStore::new(&self.folder.path().join("keys")).read(name).unwrap();
-        let policy = Policy { development: true, ..Policy::default() };
-        KeysetHandle::held(document::open(&stored.bytes, name, &self.roots(&slab), &slab, policy).unwrap())
+        open(self.folder(), name)
     }
 }
 
@@ -83,6 +76,18 @@ impl Default for Keys {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn roots(folder: &Path, slab: &Arc<Slab>) -> Vec<Box<dyn RootKey>> {
+    vec![Box::new(FileRoot::read(&folder.join("root.key"), slab).unwrap())]
+}
+
+/// Opens a keyset of a folder that another process may have made.
+pub fn open(folder: &Path, name: &str) -> KeysetHandle {
+    let slab = slab();
+    let stored = FileStore::new(&folder.join("keys")).read(name).unwrap();
+    let policy = Policy { development: true, ..Policy::default() };
+    KeysetHandle::held(document::open(&stored.bytes, name, &roots(folder, &slab), &slab, policy).unwrap())
 }
 
 fn slab() -> Arc<Slab> {

@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod client;
 pub mod config;
 pub mod frames;
+pub mod fuzz;
 pub mod hpack;
 pub mod keys;
 pub mod message;

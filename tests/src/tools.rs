@@ -26,6 +26,27 @@ pub fn python() -> Command {
     Command::new(python)
 }
 
+/// Node, from the same place, for what `tests/node` holds.
+pub fn node() -> Command {
+    let node = top().join(".venv/bin/node");
+    assert!(node.exists() && top().join("tests/node/node_modules").exists(), "there is no Node: run `make deps`");
+    Command::new(node)
+}
+
+/// Gives a program these lines to read and returns those it printed.
+pub fn feed(command: &mut Command, lines: &[String]) -> Vec<String> {
+    use std::io::{Seek, Write};
+    // A file, not a pipe: a program that prints before it has read all would wait for us, and we for it.
+    let mut input = tempfile::tempfile().unwrap();
+    for line in lines {
+        writeln!(input, "{line}").unwrap();
+    }
+    input.rewind().unwrap();
+    let output = command.env("PYTHONUTF8", "1").stdin(input).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
 /// Runs to the end and returns what it printed; its failure is the test's.
 pub fn run(command: &mut Command) -> String {
     let output: Output = command.stdin(Stdio::null()).output().unwrap();
@@ -50,13 +71,6 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[expect(clippy::disallowed_methods, reason = "the one place where tests sleep")]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
-}
-
-/// The tests' own Node, which comes with the Python packages.
-pub fn node() -> Command {
-    let node = top().join(".venv/bin/node");
-    assert!(node.exists(), "there is no node in .venv: run `make deps`");
-    Command::new(node)
 }
 
 /// A child that is killed with its test.

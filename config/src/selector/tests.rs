@@ -48,6 +48,23 @@ fn refuses_bad_syntax_in_one_line() {
 }
 
 #[test]
+fn bad_syntax_is_named_with_its_place_whatever_the_text() {
+    for (text, reason) in [
+        ("$.a[", "empty selector at byte 4"),
+        ("ssn", "missing root identifier at byte 1"),
+        ("$.a b", "at byte"),
+        // Both make the parser's own report panic.
+        ("d.a.b[.a.b['b,d''b,d'", "at byte"),
+        ("$['日本", "at byte"),
+    ] {
+        let error = Selector::parse(text).expect_err(text).to_string();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+    let deep = format!("$[?{}@.a{}]", "(".repeat(200), ")".repeat(200));
+    assert!(Selector::parse(&deep).expect_err("deep").to_string().contains("nested too deeply"));
+}
+
+#[test]
 fn default_contexts_keep_names_apart() {
     for (text, context) in [
         ("$.a.b", "a.b"),

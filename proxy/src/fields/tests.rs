@@ -199,8 +199,14 @@ fn rules() -> impl Strategy<Value = Vec<(Selector, bool, Vec<BindValue>)>> {
     prop::collection::vec(rule, 1..4)
 }
 
+/// Twelve times the default, so that PROPTEST_CASES still makes it a long run.
+fn often() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: 12 * config.cases, max_shrink_iters: 20_000, ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(often())]
 
     #[test]
     fn the_result_is_the_oracle_s_whatever_the_pieces_and_answers(

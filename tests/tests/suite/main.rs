@@ -3,17 +3,23 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod aborts;
+mod attacks;
 mod bypass;
 mod clients;
 mod command;
 mod drain;
 mod failing;
 mod forwarding;
+mod fuzzing;
 mod input;
+mod json_texts;
 mod limits;
+mod nonces;
 mod promises;
 mod refusals;
+mod second_readers;
 mod seen;
+mod selectors;
 mod streaming;
 mod tls;
 mod upstreams;
