@@ -12,7 +12,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// `/proc` counts in hundredths of a second on every Linux, whatever the kernel's own tick is.
 const TICK: Duration = Duration::from_millis(10);
-const START: Duration = Duration::from_secs(20);
+/// Some start under valgrind.
+const START: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(10);
 
 /// Where what is measured runs, and where all else does.
@@ -115,6 +116,11 @@ impl Running {
     /// Memory resident now, in bytes, children included.
     pub(crate) fn rss(&self) -> Result<u64> {
         self.memory("VmRSS:")
+    }
+
+    /// The part of it that is no file's pages: what the program itself wrote.
+    pub(crate) fn anonymous_rss(&self) -> Result<u64> {
+        self.memory("RssAnon:")
     }
 
     fn memory(&self, field: &str) -> Result<u64> {
