@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +13,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// `/proc` counts in hundredths of a second on every Linux, whatever the kernel's own tick is.
 const TICK: Duration = Duration::from_millis(10);
-const START: Duration = Duration::from_secs(20);
+/// Some start under valgrind.
+const START: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(10);
 
 /// Where what is measured runs, and where all else does.
@@ -27,14 +29,13 @@ pub(crate) enum Core {
 impl Core {
     /// Moves this thread, and what it starts from now on.
     pub(crate) fn take(self) -> Result<()> {
-        let at = match self {
-            Self::Proxy => 0,
-            Self::Rest => 1,
-        };
+        let [proxy, rest] = cores()?;
         let mut set = CpuSet::new();
-        set.set(at);
-        sched_setaffinity(None, &set)
-            .with_context(|| format!("core {at} is not to be had: the bench needs cores 0 and 1"))
+        set.set(match self {
+            Self::Proxy => proxy,
+            Self::Rest => rest,
+        });
+        Ok(sched_setaffinity(None, &set)?)
     }
 
     /// Runs `work` on this core, and comes back.
@@ -45,6 +46,17 @@ impl Core {
         sched_setaffinity(None, &before)?;
         Ok(done)
     }
+}
+
+/// The first two cores this process may use, as it was started.
+fn cores() -> Result<[usize; 2]> {
+    static CORES: OnceLock<Option<[usize; 2]>> = OnceLock::new();
+    let found = CORES.get_or_init(|| {
+        let allowed = sched_getaffinity(None).ok()?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        Some([cores.next()?, cores.next()?])
+    });
+    found.context("the bench needs two cores, one for the proxy and one for origin and load")
 }
 
 /// A running program; ended when dropped.
@@ -115,6 +127,11 @@ impl Running {
     /// Memory resident now, in bytes, children included.
     pub(crate) fn rss(&self) -> Result<u64> {
         self.memory("VmRSS:")
+    }
+
+    /// The part of it that is no file's pages: what the program itself wrote.
+    pub(crate) fn anonymous_rss(&self) -> Result<u64> {
+        self.memory("RssAnon:")
     }
 
     fn memory(&self, field: &str) -> Result<u64> {

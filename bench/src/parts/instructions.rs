@@ -1,5 +1,6 @@
 //! Rows counted in instructions, and where the instructions of a request go.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -13,10 +14,12 @@ use crate::proxies::oilskin::{Alg, Settings};
 use crate::row::{Goal, Row};
 use crate::stats::{Interval, ratios};
 
-/// Each run's start differs by some thousand instructions; this many requests make that nothing.
-const REQUESTS: u32 = 1_000;
-/// Instructions hardly vary, so three pairs show how little.
-const PAIRS: usize = 3;
+/// Each run's start differs by some thousand instructions; this many requests make that a hundredth at most.
+const REQUESTS: u32 = 400;
+/// For a profile, where single functions count.
+const PROFILED: u32 = 1_000;
+/// Instructions hardly vary, so two pairs show how little.
+const PAIRS: usize = 2;
 /// Functions shown of a profile.
 const SHOWN: usize = 25;
 
@@ -35,7 +38,7 @@ pub(super) fn routes(plan: &Plan) -> Result<Found> {
         Settings::document(&document_of(origin.address(), &routes))
     };
     let request = post("/api/resource0/42", REQUEST);
-    let interval = growth(&of(1), &of(1_000), &request, &folder)?;
+    let interval = growth(&counts(&of(1), &request, &folder.join("one"))?, &of(1_000), &request, &folder)?;
     let row = Row::ratio("routes", "1 → 1,000 routes, instructions a request", Goal::AtMost(1.10), interval);
     Ok(Found { rows: vec![row], sections: Vec::new() })
 }
@@ -55,7 +58,7 @@ pub(super) fn selectors(plan: &Plan) -> Result<Found> {
     let request = post("/customers", &document(120));
     let child = |n: usize| format!("$.member{}.secret{n}.value", n % 120);
     let deep = |n: usize| if n.is_multiple_of(2) { format!("$..secret{n}") } else { child(n) };
-    let one = of(&child, 1);
+    let one = counts(&of(&child, 1), &request, &folder.join("one"))?;
     let mut rows = Vec::new();
     let forms: [(&str, &dyn Fn(usize) -> String); 2] = [("child selectors", &child), ("half of them `$..`", &deep)];
     for (form, select) in forms {
@@ -73,14 +76,12 @@ fn document_of(origin: SocketAddr, routes: &str) -> String {
     )
 }
 
-fn growth(from: &Settings, to: &Settings, request: &[u8], folder: &Path) -> Result<Interval> {
-    let (mut before, mut after) = (Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
-        let folder = folder.join(format!("pair{pair}"));
-        before.push(per_request(from, request, REQUESTS, &folder.join("from"))?.total);
-        after.push(per_request(to, request, REQUESTS, &folder.join("to"))?.total);
-    }
-    Interval::range(&ratios(&after, &before)?)
+fn growth(before: &[f64], to: &Settings, request: &[u8], folder: &Path) -> Result<Interval> {
+    Interval::range(&ratios(&counts(to, request, &folder.join("to"))?, before)?)
+}
+
+fn counts(settings: &Settings, request: &[u8], folder: &Path) -> Result<Vec<f64>> {
+    (0..PAIRS).map(|_| Ok(per_request(settings, request, REQUESTS, folder)?.total)).collect()
 }
 
 /// Where the instructions of the POST go, passed through and with three fields.
@@ -95,7 +96,7 @@ pub(super) fn profile(plan: &Plan) -> Result<Found> {
     let mut found = Found::default();
     let mut first = None;
     for (name, settings) in settings {
-        let profile = per_request(&settings, &post("/customers", REQUEST), REQUESTS, &folder.join(&name))
+        let profile = per_request(&settings, &post("/customers", REQUEST), PROFILED, &folder.join(&name))
             .with_context(|| name.clone())?;
         found.sections.push(section(&name, &profile));
         let base = *first.get_or_insert(profile.total);
@@ -112,19 +113,57 @@ fn fields(origin: &Origin, alg: Alg) -> (String, Settings) {
 }
 
 fn section(name: &str, profile: &Profile) -> String {
+    let share = |cost: f64| 100.0 * cost / profile.total;
+    let crates: Vec<String> =
+        by_crate(profile).iter().take(10).map(|(name, cost)| format!("{name} {:.0} %", share(*cost))).collect();
     let mut text = format!(
-        "### Profile: {name}\n\n{:.0} instructions a request outside the kernel, by function (callgrind, own cost).\n\n\
+        "### Profile: {name}\n\n{:.0} instructions a request outside the kernel (callgrind, own cost): {}.\n\n\
          | share | instructions | function |\n|--:|--:|---|\n",
-        profile.total
+        profile.total,
+        crates.join(", ")
     );
     for (function, cost) in profile.functions.iter().take(SHOWN) {
-        text.push_str(&format!("| {:.1} % | {cost:.0} | `{}` |\n", 100.0 * cost / profile.total, shorter(function)));
+        text.push_str(&format!("| {:.1} % | {cost:.0} | `{}` |\n", share(*cost), shown(function)));
     }
     text
 }
 
-/// A function's name without its hash and its recursion level, and not longer than a line.
-fn shorter(function: &str) -> String {
-    let name = function.split("::h").next().filter(|name| !name.is_empty()).unwrap_or(function);
+/// The dearest crates first; what is not Rust is one.
+fn by_crate(profile: &Profile) -> Vec<(String, f64)> {
+    let mut costs: HashMap<String, f64> = HashMap::new();
+    for (function, cost) in &profile.functions {
+        *costs.entry(crate_of(function).to_owned()).or_default() += cost;
+    }
+    let mut costs: Vec<_> = costs.into_iter().collect();
+    costs.sort_by(|one, other| other.1.total_cmp(&one.1));
+    costs
+}
+
+fn crate_of(function: &str) -> &str {
+    let path = function.trim_start_matches(['<', '&', '*']);
+    let path = path.strip_prefix("mut ").unwrap_or(path);
+    path.split_once("::").map_or("C", |(name, _)| name)
+}
+
+/// A function's name without its hash, and not longer than a line.
+fn shown(function: &str) -> String {
+    let name = match function.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() >= 16 && hash.bytes().take(16).all(|byte| byte.is_ascii_hexdigit()) => name,
+        _ => function,
+    };
     name.replace('|', "¦").chars().take(140).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_named_without_hash_and_belong_to_a_crate() {
+        assert_eq!(shown("http::header::map::get::h0123456789abcdef"), "http::header::map::get");
+        assert_eq!(shown("<hyper::proto::h1::Conn as T>::poll"), "<hyper::proto::h1::Conn as T>::poll");
+        assert_eq!(crate_of("<hyper::proto::h1::Conn as T>::poll"), "hyper");
+        assert_eq!(crate_of("<&mut tokio::net::TcpStream>::read"), "tokio");
+        assert_eq!(crate_of("__memcpy_avx"), "C");
+    }
 }

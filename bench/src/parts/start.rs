@@ -10,7 +10,7 @@ use crate::answer::Client;
 use crate::process::{Core, Running, free_address, pause};
 use crate::proxies::oilskin::{Alg, Keys, Settings};
 use crate::row::{Goal, Row};
-use crate::stats::{Interval, sorted};
+use crate::stats::{Interval, median, sorted};
 
 const READY: &[u8] = b"GET /ready HTTP/1.1\r\nHost: bench\r\n\r\n";
 /// Idle: the start's own work is over.
@@ -19,7 +19,7 @@ const IDLE: Duration = Duration::from_millis(500);
 pub(super) fn run(plan: &Plan) -> Result<Found> {
     let folder = plan.folder("start")?;
     let keys = Keys::make(Alg::XChaCha, &folder)?;
-    let (mut millis, mut megabytes) = (Vec::new(), Vec::new());
+    let (mut millis, mut megabytes, mut anonymous) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         let health = free_address()?;
         let settings = Settings::fields(free_address()?, Some(&keys)).var("OILSKIN_HEALTH_LISTEN", &health.to_string());
@@ -30,15 +30,18 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
         millis.push((ready - before).as_secs_f64() * 1e3);
         pause(IDLE);
         megabytes.push(running.rss()? as f64 / 1e6);
+        anonymous.push(running.anonymous_rss()? as f64 / 1e6);
     }
     let slowest = sorted(&millis)?.last().copied().unwrap_or_default();
     let start =
         Row::value("start", "from exec to ready, file root", Goal::AtMost(50.0), "ms", Interval::bootstrap(&millis)?);
     let idle = Row::value("start", "idle RSS", Goal::AtMost(15.0), "MB", Interval::range(&megabytes)?);
-    Ok(Found {
-        rows: vec![start.note(format!("slowest {slowest:.1} ms")), idle.note("interval: all starts")],
-        sections: Vec::new(),
-    })
+    let anonymous = median(&anonymous)?;
+    let rows = vec![
+        start.note(format!("slowest {slowest:.1} ms")),
+        idle.note(format!("interval: all starts; {anonymous:.1} MB are no file's pages")),
+    ];
+    Ok(Found { rows, sections: Vec::new() })
 }
 
 fn is_ready(health: SocketAddr) -> bool {

@@ -18,7 +18,7 @@ use crate::stats::Interval;
 
 const BYTES: usize = 1_000_000_000;
 const PIECE: usize = 64 << 10;
-const RUNS: usize = 3;
+const RUNS: [(Alg, usize); 2] = [(Alg::XChaCha, 3), (Alg::Aegis, 1)];
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Stands at the front of every protected value and nowhere else.
 const SECRET: &str = "secret-";
@@ -27,10 +27,10 @@ const TOKEN: &str = "oil1.";
 pub(super) fn run(plan: &Plan) -> Result<Found> {
     let folder = plan.folder("stream")?;
     let mut found = Found::default();
-    for alg in Alg::ALL {
+    for (alg, runs) in RUNS {
         let keys = Keys::make(alg, &folder.join(alg.shown()))?;
         let (mut peaks, mut firsts, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-        for run in 0..RUNS.min(plan.rounds) {
+        for run in 0..runs.min(plan.rounds) {
             let sink = TcpListener::bind("127.0.0.1:0")?;
             let settings = Settings::fields(sink.local_addr()?, Some(&keys))
                 .var("OILSKIN_FIELDS", "$.rows[*].ssn, $.rows[*].email");
@@ -94,7 +94,7 @@ fn send(address: SocketAddr, first_out: &AtomicBool) -> Result<Sent> {
             let comma = if rows == 0 { "" } else { "," };
             write!(
                 piece,
-                r#"{comma}{{"id":{rows},"ssn":"{SECRET}{rows:09}","email":"{SECRET}{rows}@example.com","note":"row {rows} of a long stream","tags":["a","b"],"active":true}}"#
+                r#"{comma}{{"id":{rows},"ssn":"{SECRET}{rows:09}","email":"{SECRET}{rows}@example.com","note":"row {rows} of a long stream: what is read here passes as it is, byte for byte, to its end","tags":["new","post"],"active":true,"balance":{rows}.25}}"#
             )?;
             rows += 1;
         }
