@@ -24,6 +24,9 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// After a failed accept (no descriptors left, say): not at once again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a drain waits for permits to serve who is still queued.
+const QUEUED: Duration = Duration::from_millis(500);
+
 /// What all workers share, read only.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -154,7 +157,7 @@ async fn drain(worker: &Rc<Worker>, accepting: Vec<tokio::task::JoinHandle<()>>)
         order_all(worker, Order::Drain);
         for mut task in accepting {
             // It ends by itself unless it waits for a permit: then what is queued must not hold the drain up.
-            if tokio::time::timeout(ACCEPT_PAUSE, &mut task).await.is_err() {
+            if tokio::time::timeout(QUEUED, &mut task).await.is_err() {
                 task.abort();
             }
         }

@@ -133,6 +133,27 @@ fn sigterm_under_load_over_both_protocols_loses_no_request() {
 }
 
 #[test]
+fn one_that_waits_outside_with_its_request_sent_is_answered_when_the_drain_makes_room() {
+    let upstream = Upstream::echo();
+    let proxy = oilskin_tests::Proxy::before(&upstream)
+        .fields("$.ssn")
+        .env("OILSKIN_WORKERS", "1")
+        .env("OILSKIN_LIMITS_CONNECTIONS", "1")
+        .start();
+    let mut inside = proxy.client();
+    assert_eq!(inside.request("POST", "/x", &[JSON], BODY.as_bytes()).text(), BODY);
+    // Connected by the kernel, accepted by no one yet.
+    let mut outside = proxy.client();
+    let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length:";
+    outside.send(format!("{head} {}\r\n\r\n{BODY}", BODY.len()));
+    proxy.running().stopper().drain();
+    let answer = outside.response("POST");
+    assert_eq!((answer.text().as_str(), answer.header("connection")), (BODY, Some("close")));
+    assert!(inside.rest().is_empty());
+    assert_eq!(proxy.drain(), 0);
+}
+
+#[test]
 fn readiness_goes_off_at_once_while_what_is_in_work_ends_and_liveness_stays() {
     let (enter, inside) = channel();
     let (leave, left) = channel::<()>();
