@@ -32,7 +32,7 @@ pub struct Keyset {
     pub(crate) active_field: Option<usize>,
     pub(crate) active_lookup: Option<usize>,
     pub(crate) slab: Arc<Slab>,
-    pub(crate) subkeys: RwLock<HashMap<Vec<u8>, Arc<Key>>>,
+    pub(crate) subkeys: RwLock<HashMap<Box<[u8]>, Arc<Key>>>,
 }
 
 impl Keyset {
@@ -68,12 +68,10 @@ impl Keyset {
         tenant: &[u8],
         context: &[u8],
     ) -> Result<Arc<Key>, Error> {
-        let mut name = Vec::with_capacity(14 + tenant.len() + context.len());
-        name.extend_from_slice(version.id.first_chunk::<8>().unwrap_or(&[0; 8]));
-        name.push(purpose as u8);
-        derive::push_lp(&mut name, tenant);
-        name.extend_from_slice(context);
-        let held = self.subkeys.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+        let mut room = [0; 8 + 1 + 4 + 255 + 255];
+        let parts = [&version.id[..8], &[purpose as u8], &derive::length(tenant), tenant, context];
+        let name = joined(&parts, &mut room).ok_or(Error::TooLarge)?;
+        let held = self.subkeys.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         if let Some(held) = held {
             return Ok(held);
         }
@@ -88,9 +86,19 @@ impl Keyset {
             // Tenants without number: what is in use is derived again at once, and costs 0.5 µs.
             cache.clear();
         }
-        cache.insert(name, Arc::clone(&made));
+        cache.insert(name.into(), Arc::clone(&made));
         Ok(made)
     }
+}
+
+/// `parts` one behind the other, without an allocation; none where they are longer than the room.
+fn joined<'r>(parts: &[&[u8]], room: &'r mut [u8]) -> Option<&'r [u8]> {
+    let mut end = 0;
+    for part in parts {
+        room.get_mut(end..end + part.len())?.copy_from_slice(part);
+        end += part.len();
+    }
+    room.get(..end)
 }
 
 /// What a handle gives now.
@@ -137,7 +145,15 @@ impl KeysetHandle {
     /// # Errors
     /// [`Error::KeyUnavailable`].
     pub fn check(&self) -> Result<(), Error> {
-        self.keyset().map(|_| ())
+        match &**self.state.load() {
+            State::Held(_) => Ok(()),
+            State::Unavailable(_) => Err(self.unavailable()),
+        }
+    }
+
+    /// Whether both are handles of the same keyset.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     /// The epoch held, if any.

@@ -110,6 +110,11 @@ impl Message {
         open::open(self, spec, text, Bound::default(), out, open::Form::Text { header })
     }
 
+    /// Whether its fields are those of this keyset.
+    pub fn is_of(&self, handle: &KeysetHandle) -> bool {
+        self.handle.is(handle)
+    }
+
     /// Whether keys are held now, without touching any.
     ///
     /// # Errors

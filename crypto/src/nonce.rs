@@ -1,5 +1,6 @@
 //! Nonces: one sequence a message.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -50,8 +51,8 @@ impl Sequence {
         static MESSAGES: AtomicU64 = AtomicU64::new(0);
         let mut fresh = [0; KEY];
         random.fill(&mut fresh)?;
-        let pid = std::process::id();
         let generation = generation();
+        let pid = process(generation);
         let mut seed = [0; KEY];
         let parts: [&[u8]; 7] = [
             b"oil1 seed",
@@ -96,6 +97,20 @@ impl Drop for Sequence {
         self.seed.zeroize();
         self.stream.zeroize();
     }
+}
+
+/// The process' id, asked once a process and thread instead of once a message.
+fn process(generation: u64) -> u32 {
+    thread_local! {
+        static KNOWN: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    }
+    let (of, id) = KNOWN.get();
+    if of == generation {
+        return id;
+    }
+    let id = std::process::id();
+    KNOWN.set((generation, id));
+    id
 }
 
 fn nanoseconds(clock: ClockId) -> [u8; 16] {

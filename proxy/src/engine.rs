@@ -23,8 +23,8 @@ pub(crate) struct Engine {
 struct Work {
     tenant: Option<Arc<str>>,
     worker: usize,
-    /// One for each keyset that was asked for, by its name.
-    messages: Vec<(Arc<str>, Message)>,
+    /// One for each keyset that was asked for.
+    messages: Vec<Message>,
     /// A decoded string, kept for its room.
     text: Vec<u8>,
 }
@@ -38,17 +38,15 @@ impl Engine {
         let (Some(program), Some(compiled)) = (rules.program(), rules.rules()) else {
             return Err(Failure::new(Code::KeyUnavailable, "no_rules"));
         };
+        let mut before: Option<&Keyset> = None;
         for rule in compiled.iter() {
-            if let Action::Field(field) = &rule.action {
-                let held = match &field.keyset {
-                    Keyset::One(handle) => handle.check().is_ok(),
-                    Keyset::ByTenant(..) => field.keyset.handle(tenant.as_deref()).is_some_and(|h| h.check().is_ok()),
-                };
-                if !held {
-                    rule.metrics.add(FieldResult::KeyUnavailable, 1);
-                    return Err(Failure::in_rule(Code::KeyUnavailable, "keyset", Arc::clone(&rule.name)));
-                }
+            let Action::Field(field) = &rule.action else { continue };
+            // Rules of one keyset usually follow each other: one look for all of them.
+            if !before.is_some_and(|before| before.is(&field.keyset)) && !field.keyset.is_held(tenant.as_deref()) {
+                rule.metrics.add(FieldResult::KeyUnavailable, 1);
+                return Err(Failure::in_rule(Code::KeyUnavailable, "keyset", Arc::clone(&rule.name)));
             }
+            before = Some(&field.keyset);
         }
         Ok(Self {
             op: rules.op(),
@@ -115,15 +113,14 @@ impl Work {
                 &tenanted
             }
         };
-        let at = match self.messages.iter().position(|(name, _)| **name == *handle.name()) {
+        let at = match self.messages.iter().position(|message| message.is_of(handle)) {
             Some(at) => at,
             None => {
-                let message = Message::new(handle, self.tenant.clone(), self.worker);
-                self.messages.push((handle.name().into(), message));
+                self.messages.push(Message::new(handle, self.tenant.clone(), self.worker));
                 self.messages.len() - 1
             }
         };
-        self.messages.get_mut(at).map(|(_, message)| message).ok_or(missing)
+        self.messages.get_mut(at).ok_or(missing)
     }
 
     fn encrypt(&mut self, rule: &FieldRule, field: &Field<'_>, out: &mut Vec<u8>) -> Result<FieldResult, Refused> {

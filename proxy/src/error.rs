@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
-use crate::telemetry::RequestId;
+use crate::telemetry::{RequestId, X_REQUEST_ID};
 
 /// Which message failed: with equal codes, a request is the app's fault, a response the upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,7 +208,6 @@ pub(crate) struct Problem {
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Problem {
     /// The status.
@@ -236,7 +235,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, PROBLEM_JSON);
         headers.insert(CACHE_CONTROL, NO_STORE);
-        headers.insert(X_REQUEST_ID, self.request_id.header());
+        headers.insert(&X_REQUEST_ID, self.request_id.header());
         if let Some(seconds) = self.code.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

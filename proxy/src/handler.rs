@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::HOST;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
@@ -133,11 +133,10 @@ async fn whole_request(exchange: &Exchange) -> Result<(), Refusal> {
 fn route(peer: &Peer, snapshot: &Snapshot, request: &Request<Incoming>, record: &mut Record) -> Result<Asked, Failure> {
     let no_route = || Failure::new(Code::NoRoute, "no_route");
     let table = snapshot.tables.get(peer.listener).ok_or_else(no_route)?;
-    let host = request
-        .uri()
-        .authority()
-        .map(http::uri::Authority::as_str)
-        .or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok()));
+    let host = || {
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        authority.or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok()))
+    };
     let found = table.find(host, request.method(), request.uri().path()).map_err(|none| match none {
         NoMatch::NoRoute => no_route(),
         NoMatch::Ambiguous => Failure::new(Code::AmbiguousPath, "ambiguous_path"),
@@ -290,10 +289,7 @@ fn start(
 
 /// The head of a rewritten message: its length where it is known, and nothing that spoke of the old bytes.
 fn rewritten_head(map: &mut http::HeaderMap, length: Option<usize>, trailers: &Option<http::HeaderMap>) {
-    headers::strip_for_rewritten_body(map);
-    if let Some(length) = length.filter(|_| trailers.is_none()) {
-        map.insert(CONTENT_LENGTH, length.into());
-    }
+    headers::describe_rewritten_body(map, length.filter(|_| trailers.is_none()));
 }
 
 async fn response(
@@ -356,7 +352,7 @@ async fn response(
 
 /// A head that describes a body which is not sent: its length and digests are of the other representation.
 fn unsent_body(map: &mut http::HeaderMap, rules: &PhaseRules) {
-    headers::strip_for_rewritten_body(map);
+    headers::describe_rewritten_body(map, None);
     if rules.encrypts() {
         headers::weaken_etag(map);
     }

@@ -6,14 +6,21 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-/// Never forwarded (RFC 9110 7.6.1, and `Proxy-Connection`, which was never a standard but is sent).
-static HOP_BY_HOP: [HeaderName; 5] = [
+/// Never forwarded as they came (RFC 9110 7.6.1, and `Proxy-Connection`, which was never a standard but is sent). Two of them are
+/// read first.
+static HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    TE,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     TRANSFER_ENCODING,
     UPGRADE,
     HeaderName::from_static("http2-settings"),
 ];
+
+static ANSWERED_BY_US: [HeaderName; 1] = [EXPECT];
+
+static NOT_FOR_REWRITTEN_ANSWERS: [HeaderName; 3] = [ACCEPT_ENCODING, RANGE, IF_RANGE];
 
 /// What a `Connection` field may not strip: removing them would change what a message is or who sent it.
 static PROTECTED: [HeaderName; 5] = [
@@ -45,52 +52,75 @@ static NOT_IN_TRAILERS: [HeaderName; 9] = [
     http::header::CONTENT_ENCODING,
 ];
 
-/// Removes what belongs to the connection the message came on. `TE: trailers` is kept, nothing else of `TE`.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .filter(|name| !PROTECTED.contains(name) && *name != TE)
-            .collect();
-        headers.remove(CONNECTION);
-        for name in named {
+/// Of these names a bit each that stands in the head: one pass, since heads are short and looking up each name that is not
+/// there by its hash costs more.
+fn present(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
+    let place = |name| names.iter().position(|listed| listed == name);
+    headers.keys().filter_map(place).fold(0, |bits, place| bits | 1 << place)
+}
+
+fn remove(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let mut bits = present(headers, names);
+    while bits != 0 {
+        if let Some(name) = names.get(bits.trailing_zeros() as usize) {
             headers.remove(name);
         }
+        bits &= bits - 1;
     }
-    for name in &HOP_BY_HOP {
+}
+
+/// Removes what belongs to the connection the message came on. `TE: trailers` is kept, nothing else of `TE`.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if present(headers, &HOP_BY_HOP) == 0 {
+        return;
+    }
+    strip_named(headers);
+    let te = headers.remove(TE);
+    remove(headers, &HOP_BY_HOP);
+    let kept = |te: &str| te.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers"));
+    if te.is_some_and(|te| te.to_str().is_ok_and(kept)) {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes what `Connection` names.
+fn strip_named(headers: &mut HeaderMap) {
+    let usual = |value: &HeaderValue| {
+        ["keep-alive", "close"].iter().any(|word| value.as_bytes().eq_ignore_ascii_case(word.as_bytes()))
+    };
+    if headers.get_all(CONNECTION).iter().all(usual) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !PROTECTED.contains(name) && *name != TE)
+        .collect();
+    for name in named {
         headers.remove(name);
-    }
-    if let Some(te) = headers.remove(TE) {
-        let trailers =
-            te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")));
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
     }
 }
 
 /// `Expect` is answered by us and never goes on.
 pub(crate) fn strip_expect(headers: &mut HeaderMap) {
-    headers.remove(EXPECT);
+    remove(headers, &ANSWERED_BY_US);
 }
 
 /// What must not reach the upstream where its answer will be rewritten: codings we cannot undo, parts of bodies.
 pub(crate) fn strip_for_rewritten_answer(headers: &mut HeaderMap) {
-    headers.remove(ACCEPT_ENCODING);
-    headers.remove(RANGE);
-    headers.remove(IF_RANGE);
+    remove(headers, &NOT_FOR_REWRITTEN_ANSWERS);
 }
 
-/// Length and digests say nothing any more once a body is rewritten.
-pub(crate) fn strip_for_rewritten_body(headers: &mut HeaderMap) {
-    headers.remove(CONTENT_LENGTH);
-    for name in &DIGESTS {
-        headers.remove(name);
-    }
+/// Of a rewritten body: its length where it is known, and no digest of the old one.
+pub(crate) fn describe_rewritten_body(headers: &mut HeaderMap, length: Option<usize>) {
+    remove(headers, &DIGESTS);
+    match length {
+        Some(length) => headers.insert(CONTENT_LENGTH, length.into()),
+        None => headers.remove(CONTENT_LENGTH),
+    };
 }
 
 /// Encrypting with fresh nonces gives other bytes each time: a strong validator would lie.
@@ -133,13 +163,9 @@ fn without_weak_marks(list: &str) -> String {
 
 /// Drops fields that may not stand in a trailer section.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap, rewritten: bool) {
-    for name in &NOT_IN_TRAILERS {
-        trailers.remove(name);
-    }
+    remove(trailers, &NOT_IN_TRAILERS);
     if rewritten {
-        for name in &DIGESTS {
-            trailers.remove(name);
-        }
+        remove(trailers, &DIGESTS);
     }
 }
 

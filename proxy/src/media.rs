@@ -41,6 +41,9 @@ fn essence(value: &str) -> &str {
 
 /// `application/json`, `text/json`, `…+json`, in UTF-8. `json-patch+json` carries paths in its values and is none.
 fn is_json(value: &HeaderValue) -> bool {
+    if value.as_bytes() == b"application/json" {
+        return true;
+    }
     let Ok(value) = value.to_str() else {
         return false;
     };

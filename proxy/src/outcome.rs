@@ -14,7 +14,7 @@ use crate::gate::InWork;
 use crate::handler::Peer;
 use crate::pool::Lent;
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::{End, RequestId, RequestLine, RouteMetrics};
+use crate::telemetry::{End, RequestId, RequestLine, RouteMetrics, X_REQUEST_ID};
 
 /// One exchange, from its request head on.
 pub(crate) struct Record {
@@ -36,7 +36,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(peer: &Rc<Peer>, snapshot: &Arc<Snapshot>, request: &mut Request<Incoming>) -> Self {
         let id = peer.worker.ids.of(request.headers());
-        request.headers_mut().insert("x-request-id", id.header());
+        request.headers_mut().insert(&X_REQUEST_ID, id.header());
         Self {
             snapshot: Arc::clone(snapshot),
             listener: peer.listener,

@@ -186,7 +186,11 @@ impl Rewriting {
         }
         self.decide(data);
         match &mut self.machine {
-            Machine::Rewrite(rewriter, engine) => engine.push(rewriter, data, &mut self.out),
+            Machine::Rewrite(rewriter, engine) => {
+                // Tokens are longer than what they replace; room for a few at once instead of by turns.
+                self.out.reserve(data.len() + data.len() / 2 + 256);
+                engine.push(rewriter, data, &mut self.out)
+            }
             Machine::Copy | Machine::Undecided(..) => {
                 self.out.extend_from_slice(data);
                 Ok(())

@@ -91,13 +91,18 @@ impl Table {
         }
     }
 
-    /// Finds the route of a request; `host` is what the app sent.
-    pub(crate) fn find<'p>(&'p self, host: Option<&str>, method: &Method, path: &'p str) -> Result<Match<'p>, NoMatch> {
+    /// Finds the route of a request; `host` gives what the app sent, asked for only where a route cares.
+    pub(crate) fn find<'p, 'h>(
+        &'p self,
+        host: impl FnOnce() -> Option<&'h str>,
+        method: &Method,
+        path: &'p str,
+    ) -> Result<Match<'p>, NoMatch> {
         if self.by_path && reads_two_ways(path) {
             return Err(NoMatch::Ambiguous);
         }
         if !self.by_host.is_empty()
-            && let Some(host) = host
+            && let Some(host) = host()
             && let Some(shapes) = self.by_host.get(&host.to_ascii_lowercase())
             && let Some(found) = shapes.find(method, path)
         {

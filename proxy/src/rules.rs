@@ -55,6 +55,23 @@ pub(crate) enum Keyset {
 }
 
 impl Keyset {
+    /// Whether both name the same keyset.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::One(one), Self::One(other)) => one.is(other),
+            (Self::ByTenant(one, _), Self::ByTenant(other, _)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Whether it can be used now, for this message's tenant.
+    pub(crate) fn is_held(&self, tenant: Option<&str>) -> bool {
+        match self {
+            Self::One(handle) => handle.check().is_ok(),
+            Self::ByTenant(..) => self.handle(tenant).is_some_and(|handle| handle.check().is_ok()),
+        }
+    }
+
     /// The handle for this message; none where its tenant makes no keyset's name, or one that does not exist.
     pub(crate) fn handle(&self, tenant: Option<&str>) -> Option<KeysetHandle> {
         match self {

@@ -7,7 +7,7 @@ mod metrics;
 mod route;
 
 pub(crate) use histogram::Histogram;
-pub(crate) use id::{RequestId, RequestIds};
+pub(crate) use id::{RequestId, RequestIds, X_REQUEST_ID};
 pub(crate) use logs::{RequestLine, install};
 pub(crate) use metrics::{ConnectionGuard, Metrics, Peer};
 pub(crate) use route::{End, FieldResult, RouteMetrics, RuleMetrics};

@@ -34,7 +34,7 @@ impl Made {
     /// Opens this document with a MAC that is right.
     fn open(&self, document: &Document) -> Result<Keyset, String> {
         let json = document.json().unwrap();
-        let mac = URL_SAFE_NO_PAD.encode(mac(&self.w, "pii", &json).unwrap());
+        let mac = base64url::encode(&mac(&self.w, "pii", &json).unwrap());
         let bytes = format!("{json}\n{mac}\n");
         open(bytes.as_bytes(), "pii", &self.roots, &self.slab, Policy::default()).map_err(|error| error.to_string())
     }

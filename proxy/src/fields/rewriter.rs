@@ -101,8 +101,9 @@ impl Rewriter {
             path,
             expect: Expect::Value,
             token: Token::None,
-            stack: Vec::new(),
-            dead: Vec::new(),
+            // Room for usual documents at once instead of by turns.
+            stack: Vec::with_capacity(8),
+            dead: Vec::with_capacity(16),
             serial: 0,
             member: DEAD,
             key: Key::default(),

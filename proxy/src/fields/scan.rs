@@ -20,9 +20,19 @@ pub(super) fn digits(bytes: &[u8]) -> usize {
     })
 }
 
-/// How many bytes pass before one that `stops` marks. What is left of sixteen is judged beside bytes that nothing asks for.
+/// How many bytes pass before one that `stops` marks.
 #[inline]
 fn run(bytes: &[u8], stops: impl Fn(u8x16) -> u8x16) -> usize {
+    // Most runs end within the first sixteen.
+    let Some(first) = bytes.first_chunk::<16>() else { return last(bytes, stops) };
+    match stops(u8x16::new(*first)).to_bitmask() {
+        0 => 16 + long(bytes.get(16..).unwrap_or_default(), stops),
+        found => found.trailing_zeros() as usize,
+    }
+}
+
+#[inline(never)]
+fn long(bytes: &[u8], stops: impl Fn(u8x16) -> u8x16) -> usize {
     let (chunks, rest) = bytes.as_chunks::<16>();
     for (at, chunk) in chunks.iter().enumerate() {
         let found = stops(u8x16::new(*chunk)).to_bitmask();
@@ -30,10 +40,18 @@ fn run(bytes: &[u8], stops: impl Fn(u8x16) -> u8x16) -> usize {
             return at * 16 + found.trailing_zeros() as usize;
         }
     }
-    let mut last = [0; 16];
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    let found = stops(u8x16::new(last)).to_bitmask();
-    chunks.len() * 16 + (found.trailing_zeros() as usize).min(rest.len())
+    chunks.len() * 16 + last(rest, stops)
+}
+
+/// Fewer than sixteen: judged beside bytes that nothing asks for.
+#[inline(never)]
+fn last(bytes: &[u8], stops: impl Fn(u8x16) -> u8x16) -> usize {
+    let mut room = [0; 16];
+    if let Some(start) = room.get_mut(..bytes.len()) {
+        start.copy_from_slice(bytes);
+    }
+    let found = stops(u8x16::new(room)).to_bitmask();
+    (found.trailing_zeros() as usize).min(bytes.len())
 }
 
 #[cfg(test)]
