@@ -7,7 +7,7 @@ use crate::fields::automaton::{DEAD, Node, ROOT};
 use crate::fields::bound::{Each, Frame, MAX_SPELLED};
 use crate::fields::lexer::{Number, Text, Word, unescape};
 use crate::fields::queue::Separator;
-use crate::fields::{Error, Resolver};
+use crate::fields::{BindError, Error, Resolver};
 
 /// A piece and where we are in it.
 pub(super) struct Piece<'p> {
@@ -85,11 +85,16 @@ impl Rewriter {
         } else {
             self.emit(piece, out);
         }
-        match self.pending.first() {
-            Some(pending) if self.queue.held() > self.limits.bind_window => {
-                Err(Error::Bind { rule: pending.rule, reason: crate::fields::BindError::Window })
-            }
-            _ => Ok(()),
+        self.check_window(piece)
+    }
+
+    /// What a record holds back for a bound value is bounded. Looked at wherever a piece ends and before anything is released,
+    /// so that it does not matter how the document was cut.
+    fn check_window<E>(&self, piece: &Piece<'_>) -> Result<(), Error<E>> {
+        let Some(pending) = self.pending.first() else { return Ok(()) };
+        match self.queue.held() + self.separators.len() + piece.since_run().len() > self.limits.bind_window {
+            true => Err(Error::Bind { rule: pending.rule, reason: BindError::Window }),
+            false => Ok(()),
         }
     }
 
@@ -417,6 +422,7 @@ impl Rewriter {
             self.queue.close(frame.serial);
         }
         if !self.pending.is_empty() {
+            self.check_window(piece)?;
             self.frame_closed(frame.serial, r, out)?;
         }
         self.container_ended(piece, r, out)
@@ -451,6 +457,7 @@ impl Rewriter {
             Want::Field { base, .. } if base == self.depth() => self.field_ended(piece, r, out),
             Want::Watched { state } => {
                 self.want = Want::Nothing;
+                self.check_window(piece)?;
                 let here = piece.since_start();
                 if self.held.is_empty() {
                     return self.watched_scalar(state, here, r, out);

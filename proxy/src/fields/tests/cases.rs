@@ -122,6 +122,23 @@ fn a_record_holds_back_no_more_than_its_window() {
 }
 
 #[test]
+fn the_window_is_the_same_however_the_document_is_cut() {
+    let selector = Selector::parse("$.ssn").unwrap();
+    let bind = [bind("record", &[BindPlace::Document(vec!["id".to_owned()])])];
+    for may_drop in [false, true] {
+        let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop }];
+        let run = |padding: usize, cut: usize| {
+            let document = format!("{{\"ssn\":1,\"pad\":\"{}\",\"id\":1}}", "x".repeat(padding));
+            rewrite(&rules, &PathValues::default(), document.as_bytes(), &[cut], When::Now, 0)
+        };
+        let edge = (262_000..262_200).find(|padding| run(*padding, 1 << 20).is_err()).unwrap();
+        for cut in [1000, 4093, 65_536] {
+            assert!(run(edge - 1, cut).is_ok() && run(edge, cut).is_err(), "{cut}");
+        }
+    }
+}
+
+#[test]
 fn selectors_without_end_are_refused_when_compiled() {
     let deep = "$".to_owned() + &"..*[1,3,7].a".repeat(12);
     let selectors: Vec<_> = (0..8).map(|n| Selector::parse(&format!("{deep}.x{n}")).unwrap()).collect();
