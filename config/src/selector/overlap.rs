@@ -18,6 +18,10 @@ impl Selector {
         let (Some(outer), Some(inner)) = (Automaton::new(&self.segments), Automaton::new(&other.segments)) else {
             return false;
         };
+        // Most pairs of rules have nothing to do with each other: one path tells.
+        if sample(&other.segments).is_some_and(|path| !outer.covers(&path, strictly)) {
+            return false;
+        }
         let symbols = symbols(&self.segments, &other.segments);
         let mut seen = BTreeSet::new();
         let mut queue = vec![(1_u128, 1_u128)];
@@ -40,9 +44,9 @@ impl Selector {
 
 struct Automaton<'a>(&'a [Segment]);
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Symbol {
-    Name(String),
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Symbol<'a> {
+    Name(&'a str),
     /// A name that no selector mentions.
     OtherName,
     Index(u64),
@@ -60,7 +64,19 @@ impl<'a> Automaton<'a> {
         positions & (1_u128 << self.0.len()) != 0
     }
 
-    fn advance(&self, positions: u128, symbol: &Symbol) -> u128 {
+    /// Whether the value at that path is selected, or lies inside one that is; with `strictly`, only the second.
+    fn covers(&self, path: &[Symbol<'_>], strictly: bool) -> bool {
+        let mut positions = 1;
+        for symbol in path {
+            if self.accepts(positions) {
+                return true;
+            }
+            positions = self.advance(positions, symbol);
+        }
+        !strictly && self.accepts(positions)
+    }
+
+    fn advance(&self, positions: u128, symbol: &Symbol<'_>) -> u128 {
         let held = self.0.iter().enumerate().filter(|(at, _)| positions & (1_u128 << at) != 0);
         held.fold(0, |next, (at, segment)| {
             let stay = if segment.is_descendant() { 1_u128 << at } else { 0 };
@@ -70,7 +86,26 @@ impl<'a> Automaton<'a> {
     }
 }
 
-fn picks(step: &Step, symbol: &Symbol) -> bool {
+/// One path that these segments select; none where their first steps pick nothing.
+fn sample(segments: &[Segment]) -> Option<Vec<Symbol<'_>>> {
+    fn pick(segment: &Segment) -> Option<Symbol<'_>> {
+        let step = segment.steps().first()?;
+        Some(first(step)).filter(|symbol| picks(step, symbol))
+    }
+    segments.iter().map(pick).collect()
+}
+
+/// What a step picks, if it picks anything.
+fn first(step: &Step) -> Symbol<'_> {
+    match step {
+        Step::Name(name) => Symbol::Name(name),
+        Step::Wildcard => Symbol::OtherName,
+        Step::Index(index) => Symbol::Index(*index),
+        Step::Slice { start, .. } => Symbol::Index(*start),
+    }
+}
+
+fn picks(step: &Step, symbol: &Symbol<'_>) -> bool {
     match (step, symbol) {
         (Step::Wildcard, _) => true,
         (Step::Name(name), Symbol::Name(other)) => name == other,
@@ -83,11 +118,11 @@ fn picks(step: &Step, symbol: &Symbol) -> bool {
 }
 
 /// One symbol of each kind that the two selectors tell apart.
-fn symbols(left: &[Segment], right: &[Segment]) -> BTreeSet<Symbol> {
+fn symbols<'a>(left: &'a [Segment], right: &'a [Segment]) -> BTreeSet<Symbol<'a>> {
     let mut symbols = BTreeSet::from([Symbol::OtherName, Symbol::Index(0)]);
     for step in left.iter().chain(right).flat_map(Segment::steps) {
         match step {
-            Step::Name(name) => symbols.extend([Symbol::Name(name.clone())]),
+            Step::Name(name) => symbols.extend([Symbol::Name(name)]),
             Step::Index(index) => symbols.extend([Symbol::Index(*index), Symbol::Index(index.saturating_add(1))]),
             Step::Slice { start, end, .. } => {
                 symbols.extend([Symbol::Index(*start)]);

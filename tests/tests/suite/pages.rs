@@ -1,4 +1,4 @@
-//! `docs/promises.md` names tests that exist, and numbers its promises.
+//! The pages hold: `docs/promises.md` names tests that exist and numbers its promises, documents shown are read, links lead somewhere.
 
 use std::path::Path;
 
@@ -44,4 +44,39 @@ fn every_promise_has_its_number_a_boundary_and_tests_that_exist() {
             assert!(stands_in(&text, test), "promise {id} names {test}, which {file} does not have");
         }
     }
+}
+
+#[test]
+fn a_document_that_the_docs_show_is_a_configuration() {
+    let page = std::fs::read_to_string(tools::top().join("docs/fields.md")).unwrap();
+    let documents: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|after| after.split("```").next()).collect();
+    assert_eq!(documents.len(), 1);
+    for document in documents {
+        let vars = [("OILSKIN_CONFIG_YAML".to_owned(), document.to_owned())].into();
+        let config = oilskin_tests::config::parse(&vars).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut pages = vec!["README.md".into(), "SECURITY.md".into(), "bench/README.md".into()];
+    pages.extend(std::fs::read_dir(tools::top().join("docs")).unwrap().map(|entry| {
+        Path::new("docs").join(entry.unwrap().file_name())
+    }));
+    let mut links = 0;
+    for page in pages.iter().filter(|page: &&std::path::PathBuf| page.extension().is_some_and(|kind| kind == "md")) {
+        let text = std::fs::read_to_string(tools::top().join(page)).unwrap();
+        for after in text.split("](").skip(1) {
+            let target = after.split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let found = tools::top().join(page.parent().unwrap()).join(target);
+            assert!(found.exists(), "{} links to {target}", page.display());
+        }
+    }
+    assert!(links > 10, "only {links} links were found");
 }
