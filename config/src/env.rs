@@ -51,6 +51,14 @@ pub(crate) fn document(vars: &Settings, read: ReadFile<'_>, problems: &mut Vec<P
         (None, Some(text)) => yaml::parse("OILSKIN_CONFIG_YAML", text, problems)?,
         (None, None) => Node::map(&Place::Nowhere),
     };
+    if !matches!(tree.data, Data::Map(_)) {
+        let message = match vars.contains_key("OILSKIN_CONFIG_YAML") {
+            true => "not a document of settings (`listeners:`, `routes:` …); a path to one goes into OILSKIN_CONFIG",
+            false => "not a document of settings (`listeners:`, `routes:` …)",
+        };
+        problems.push(Problem::new(&tree.place, "", message));
+        return None;
+    }
     for row in ROWS.iter().filter(|row| !row.env.is_empty()) {
         if let Some(value) = vars.get(row.env) {
             let place = Place::Env(row.env.to_owned());

@@ -9,6 +9,19 @@ use std::time::Duration;
 
 use crate::{Bind, Hold, Root, Store};
 
+/// A host that a request can name: a name or address, perhaps with a port; in lower case.
+pub(crate) fn host(text: &str) -> Read<String> {
+    let fits = !text.is_empty()
+        && !text.ends_with('.')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']'));
+    match fits {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("not a host (api.example, api.example:8443); wildcards are not read".to_owned()),
+    }
+}
+
 /// What a value is, or the rule it breaks.
 pub(crate) type Read<T> = Result<T, String>;
 

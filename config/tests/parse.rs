@@ -238,6 +238,15 @@ fn unsafe_choices_are_warned_about() {
 }
 
 #[test]
+fn a_document_that_is_no_map_is_never_ignored() {
+    for text in ["/etc/oilskin.yaml", "\"text\"", "[]", "- a", "null", "# nothing", "7"] {
+        let problems = read(&[("OILSKIN_CONFIG_YAML", text), ("OILSKIN_UPSTREAM", "http://127.0.0.1:1")]).unwrap_err();
+        let said: String = problems.iter().map(ToString::to_string).collect();
+        assert!(said.contains("not a document of settings"), "{text}: {said}");
+    }
+}
+
+#[test]
 fn the_generated_files_are_in_step_with_the_table() {
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
     let file = |name: &str| std::fs::read_to_string(format!("{docs}/{name}")).unwrap_or_default();

@@ -261,7 +261,6 @@ impl Running {
     /// What ended a thread early.
     pub fn join(mut self) -> io::Result<usize> {
         let mut cut = 0;
-        self.files.clear();
         let mut outcome = Ok(());
         for worker in self.workers.drain(..) {
             match worker.join() {
@@ -270,6 +269,8 @@ impl Running {
                 Err(_) => outcome = Err(io::Error::other("a worker panicked")),
             }
         }
+        // Sockets are gone: so are their files.
+        self.files.clear();
         self.stop.send_replace(Stop::Now);
         if let Some(control) = self.control.take()
             && let Ok(Err(error)) = control.join()

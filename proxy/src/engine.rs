@@ -185,6 +185,10 @@ impl Work {
 fn lenient(rule: &FieldRule, reason: DecryptReason, out: &mut Vec<u8>) -> Result<(Answer, FieldResult), Refused> {
     match rule.on_decrypt_error {
         OnDecryptError::Fail => Err(Refused(Code::DecryptFailed, reason.as_str())),
+        // It passes tokens on. A plaintext is none: whoever writes the store would set the field.
+        OnDecryptError::Ciphertext if reason == DecryptReason::PlaintextRefused => {
+            Err(Refused(Code::DecryptFailed, reason.as_str()))
+        }
         OnDecryptError::Ciphertext => Ok((Answer::Keep, FieldResult::Failed)),
         OnDecryptError::Drop => Ok((Answer::Dropped, FieldResult::Failed)),
         OnDecryptError::Null => {

@@ -267,6 +267,8 @@ What Oilskin answers by itself is `application/problem+json` (RFC 9457): `type` 
 `code`, `rule` (the rule's name, where one was involved) and `request_id` (the same as `x-request-id`). It never holds a value
 of a message. `code` is stable and is the log's `code` and the metrics' `code` label too. A 503 has `Retry-After`.
 
+What is no whole HTTP request (its framing, a head that is too long or too slow) is answered with a bare 400, 408 or 431 and the connection is closed.
+
 A failure in a response is the upstream's side, so its status differs where two are given. A message that is already
 streaming has no status left to change: it is cut instead, and counted as `aborted`.
 

@@ -132,6 +132,14 @@ async fn whole_request(exchange: &Exchange) -> Result<(), Refusal> {
 
 fn route(peer: &Peer, snapshot: &Snapshot, request: &Request<Incoming>, record: &mut Record) -> Result<Asked, Failure> {
     let no_route = || Failure::new(Code::NoRoute, "no_route");
+    let refused = |reason| Failure::new(Code::BadRequest, reason);
+    if request.method() == Method::CONNECT {
+        return Err(refused("connect"));
+    }
+    // RFC 9112 3.2: two servers could each believe another one.
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        return Err(refused("host_twice"));
+    }
     let table = snapshot.tables.get(peer.listener).ok_or_else(no_route)?;
     let host = || {
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
@@ -180,6 +188,7 @@ fn prepare_head(request: &mut Request<Incoming>, asked: &Asked) {
     let map = request.headers_mut();
     headers::strip_hop_by_hop(map);
     headers::strip_expect(map);
+    headers::join_cookies(map);
     let route = &asked.route;
     if !route.keep_host {
         map.insert(HOST, route.upstream.host.clone());
@@ -264,6 +273,7 @@ fn judge(route: &Route, rules: &PhaseRules, map: &http::HeaderMap) -> Result<Opt
     match (media::reading(map), rules.encrypts()) {
         (Reading::Json, _) => Ok(Some(Reading::Json)),
         (Reading::Sniff, false) => Ok(Some(Reading::Sniff)),
+        (Reading::Twice, _) => Err(Failure::new(Code::UnsupportedType, "type_twice")),
         (Reading::Coded, _) => Err(Failure::new(Code::UnsupportedCoding, "coding")),
         (_, true) => Err(Failure::new(Code::UnsupportedType, "type")),
         (Reading::Unreadable, false) if route.require_inspection => Err(Failure::new(Code::NotInspected, "type")),
@@ -299,6 +309,10 @@ async fn response(
     asked: &Asked,
 ) -> Result<(http::response::Parts, Answering), Failure> {
     let (mut head, body) = answer.response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        // No `Upgrade` goes upstream.
+        return Err(Failure::new(Code::UpstreamInvalid, "upgrade_unasked"));
+    }
     if head.headers.len() > snapshot.limits.head_fields {
         return Err(Failure::new(Code::UpstreamInvalid, "head_fields"));
     }

@@ -1,6 +1,6 @@
 //! The keysets of a configuration: opened at start, read again every refresh interval.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ struct Held {
 }
 
 impl Keyrings {
-    /// Reads roots and all keysets of the store. A keyset that does not open is an error now; later it keeps what it was.
+    /// Reads roots and all keysets of the store. One that a rule names and that does not open is an error now; later it keeps what
+    /// it was. Others may be someone else's: a store can be shared.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -57,9 +58,17 @@ impl Keyrings {
         let slab = Slab::new(config.limits.key_slab, config.unsafe_unlocked_keys)?;
         let (roots, store) = parts(keys, &slab)?;
         let policy = Policy { development: keys.development, min_epoch: keys.min_epoch, signer: keys.signer };
-        let this = Self { source: Some(Source { slab, roots, store, policy }), handles };
-        this.refresh(metrics)?;
-        Ok(Arc::new(this))
+        let source = Source { slab, roots, store, policy };
+        let this = Self { source: None, handles };
+        let named = named(config);
+        for name in source.store.list()? {
+            match this.refresh_one(&source, &name, metrics) {
+                Err(error) if named.contains(name.as_str()) => return Err(error),
+                Err(error) => tracing::warn!(keyset = name, %error, "a keyset that no rule names does not open"),
+                Ok(()) => {}
+            }
+        }
+        Ok(Arc::new(Self { source: Some(source), ..this }))
     }
 
     /// The handle of a keyset that a rule names; it gives nothing while the store has no such keyset.
@@ -139,6 +148,12 @@ impl Keyrings {
             changed(self.missing());
         }
     }
+}
+
+/// The keysets that rules name.
+fn named(config: &Config) -> BTreeSet<&str> {
+    let phases = config.routes.iter().flat_map(|route| [&route.request, &route.response]);
+    phases.flat_map(|phase| &phase.rules).map(|rule| rule.keyset.as_str()).collect()
 }
 
 type Parts = (Vec<Box<dyn RootKey>>, Box<dyn KeyStore>);

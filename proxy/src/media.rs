@@ -14,6 +14,8 @@ pub(crate) enum Reading {
     Unreadable,
     /// A reader would take it, but not in this coding.
     Coded,
+    /// It says twice what it is: its reader may believe the other one.
+    Twice,
 }
 
 /// Decides by type and coding. More than one of either cannot be trusted to mean what we think.
@@ -22,6 +24,7 @@ pub(crate) fn reading(headers: &HeaderMap) -> Reading {
     let readable = match (types.next(), types.next()) {
         (None, _) => Reading::Sniff,
         (Some(one), None) if is_json(one) => Reading::Json,
+        (Some(_), Some(_)) => Reading::Twice,
         _ => Reading::Unreadable,
     };
     let coded = headers

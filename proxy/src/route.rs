@@ -103,10 +103,14 @@ impl Table {
         }
         if !self.by_host.is_empty()
             && let Some(host) = host()
-            && let Some(shapes) = self.by_host.get(&host.to_ascii_lowercase())
-            && let Some(found) = shapes.find(method, path)
         {
-            return Ok(found);
+            // As it was sent, and by its name alone: clients add the port, and a route means the host.
+            let sent = host.to_ascii_lowercase();
+            let found =
+                [sent.as_str(), name_of(&sent)].iter().find_map(|host| self.by_host.get(*host)?.find(method, path));
+            if let Some(found) = found {
+                return Ok(found);
+            }
         }
         self.any_host.find(method, path).ok_or(NoMatch::NoRoute)
     }
@@ -124,6 +128,17 @@ impl Shapes {
         let params = Vec::new();
         Some(Match { route, params })
     }
+}
+
+/// A host without user, port and the dot of the root.
+fn name_of(host: &str) -> &str {
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let name = match host.rsplit_once(':') {
+        // The colons of an IPv6 address stand in brackets.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 fn only_catch_all(grouped: &HashMap<(Option<String>, String), Methods>) -> bool {
@@ -202,6 +217,17 @@ mod tests {
             ("/c/{p0}/x/{*p1}".to_owned(), vec!["id".to_owned(), "rest".to_owned()])
         );
         assert_eq!(shape("/a/{{b}}").0, "/a/{{b}}");
+    }
+
+    #[test]
+    fn a_host_is_its_name_however_it_is_sent() {
+        for host in
+            ["api.example", "api.example:21901", "api.example.", "api.example.:80", "api.example:", "u@api.example:443"]
+        {
+            assert_eq!(name_of(host), "api.example", "{host}");
+        }
+        assert_eq!(name_of("[::1]:80"), "[::1]");
+        assert_eq!(name_of("[::1]"), "[::1]");
     }
 
     #[test]

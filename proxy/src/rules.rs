@@ -122,9 +122,13 @@ impl PhaseRules {
             .rules
             .iter()
             .flat_map(|rule| top_names(&rule.select).map(|name| (name.as_bytes().to_vec(), rule.name.as_str().into())));
+        // GraphQL over GET, or in a target: the same values by another road, which no rule reads.
+        let graphql = queries
+            .first()
+            .map(|query| ["query", "variables"].map(|name| (name.as_bytes().to_vec(), query.as_str().into())));
         let active = Active {
             program: Arc::new(program),
-            top_names: top_names.collect(),
+            top_names: top_names.chain(graphql.into_iter().flatten()).collect(),
             path_names: path_names(&phase.rules),
             rules: compiled.into(),
         };

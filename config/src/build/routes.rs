@@ -162,7 +162,7 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
             Err(message) => r.problem(&item.place, &join(&match_at, "methods"), message),
         }
     }
-    let host = r.setting(matching, &match_at, "host", |text| Ok(text.to_ascii_lowercase()));
+    let host = r.setting(matching, &match_at, "host", value::host);
     let upstream = by_name(r, node, at, "upstream", traffic.upstreams.iter().map(|one| one.name.as_str()));
     let keep_host = r.setting(node, at, "host", |text| one_of(&[("keep", true)], text)).unwrap_or(false);
     let on_decrypt_error = on_error(r, node, at).unwrap_or(OnDecryptError::Fail);

@@ -123,6 +123,9 @@ pub(super) fn checked(r: &mut Reader<'_>, place: &Place, at: &str, rule: Rule) -
         if !(1..=255).contains(&context.len()) {
             r.problem(place, at, "the context must be 1 to 255 bytes; this selector names nothing, so write context:");
         }
+        if context.chars().any(char::is_control) {
+            r.problem(place, at, "the context holds a control character");
+        }
     }
     if !rule.bind.is_empty() && rule.mode == Mode::Deterministic {
         r.problem(place, at, "bind and mode: deterministic exclude each other");

@@ -167,17 +167,28 @@ fn field(text: &str) -> Read<Rule> {
         None => (text, None),
     };
     let select = Selector::parse(selector).map_err(|error| error.to_string())?;
+    if context.as_ref().is_some_and(|context| context.contains(char::is_whitespace)) {
+        // More likely the next field, which would go unprotected, than a name.
+        return Err("white space in a context; is a comma missing before the next field?".to_owned());
+    }
     Ok(plain(select, context, each))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use super::{field, split};
 
     #[test]
     fn commas_inside_a_selector_do_not_split_it() {
         assert_eq!(split("$.a, $['b','c'],$..d context=x"), ["$.a", " $['b','c']", "$..d context=x"]);
         assert_eq!(split("$.a, nonsense, $.b"), ["$.a", " nonsense", " $.b"]);
         assert_eq!(split("$[1,2]"), ["$[1,2]"]);
+    }
+
+    #[test]
+    fn a_forgotten_comma_is_no_part_of_a_context() {
+        assert!(field("$.ssn context=customer $.email").is_err());
+        assert!(field("$.ssn context=customer\n$.email").is_err());
+        assert!(field("$['a b'] context=customer.ssn").is_ok());
     }
 }

@@ -24,6 +24,9 @@ pub(crate) enum LogError {
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
+/// Libraries whose lines hold paths and values of messages at some level: never shown, whatever the filter says.
+const QUIET: [&str; 4] = ["h2=off", "hyper=off", "hyper_util=off", "http=off"];
+
 /// Begins logging to stderr. Called once, by `main`.
 ///
 /// # Errors
@@ -48,8 +51,12 @@ where
 {
     let format = log.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let colour = terminal && format == LogFormat::Text;
+    let mut filter = EnvFilter::try_new(&log.filter)?;
+    for quiet in QUIET {
+        filter = filter.add_directive(quiet.parse()?);
+    }
     Ok(tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&log.filter)?)
+        .with_env_filter(filter)
         .with_ansi(colour)
         .with_writer(writer)
         // Otherwise a broken stderr would panic the thread that logs.

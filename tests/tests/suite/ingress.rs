@@ -32,7 +32,11 @@ fn the_app_sees_plaintext_and_the_world_tokens() {
     let answer = json(proxy.address(), "POST", "/in", &sent);
     assert_eq!(answer.status(), 200);
     assert_eq!(app.one().text(), r#"{"ssn":"123-45-6789","id":7}"#);
-    assert!(answer.text().starts_with(r#"{"ssn":"oil1."#) && answer.text().ends_with(r#"","id":7}"#), "{}", answer.text());
+    assert!(
+        answer.text().starts_with(r#"{"ssn":"oil1."#) && answer.text().ends_with(r#"","id":7}"#),
+        "{}",
+        answer.text()
+    );
     assert!(!answer.raw.windows(11).any(|bytes| bytes == b"123-45-6789"));
 }
 

@@ -219,7 +219,7 @@ fn a_record_that_is_longer_than_the_bind_window_is_refused() {
     let proxy = Proxy::yaml(&yaml(&upstream.url())).start();
     let fits = format!("[{{\"ssn\":\"1\",\"x\":\"{}\",\"id\":1}}]", "y".repeat(2000));
     assert_eq!(proxy.json("POST", "/", &fits).text(), fits);
-    let far = format!("\"z\":\"{}\",\"id\"", "y".repeat(2000));
+    let far = format!("\"z\":\"{}\",\"id\"", "y".repeat(3000));
     let over = fits.replace("\"id\"", &far);
     assert_eq!(told(&proxy.json("POST", "/", &over)), problem(413, "too_large"));
     assert_eq!(upstream.seen().len(), 1);

@@ -8,6 +8,7 @@ mod bypass;
 mod clients;
 mod command;
 mod drain;
+mod edges;
 mod failing;
 mod forwarding;
 mod fuzzing;

@@ -49,8 +49,7 @@ fn every_promise_has_its_number_a_boundary_and_tests_that_exist() {
 #[test]
 fn a_document_that_the_docs_show_is_a_configuration() {
     let page = std::fs::read_to_string(tools::top().join("docs/fields.md")).unwrap();
-    let documents: Vec<&str> =
-        page.split("```yaml\n").skip(1).filter_map(|after| after.split("```").next()).collect();
+    let documents: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|after| after.split("```").next()).collect();
     assert_eq!(documents.len(), 1);
     for document in documents {
         let vars = [("OILSKIN_CONFIG_YAML".to_owned(), document.to_owned())].into();
@@ -62,9 +61,11 @@ fn a_document_that_the_docs_show_is_a_configuration() {
 #[test]
 fn links_between_pages_lead_somewhere() {
     let mut pages = vec!["README.md".into(), "SECURITY.md".into(), "bench/README.md".into()];
-    pages.extend(std::fs::read_dir(tools::top().join("docs")).unwrap().map(|entry| {
-        Path::new("docs").join(entry.unwrap().file_name())
-    }));
+    pages.extend(
+        std::fs::read_dir(tools::top().join("docs"))
+            .unwrap()
+            .map(|entry| Path::new("docs").join(entry.unwrap().file_name())),
+    );
     let mut links = 0;
     for page in pages.iter().filter(|page: &&std::path::PathBuf| page.extension().is_some_and(|kind| kind == "md")) {
         let text = std::fs::read_to_string(tools::top().join(page)).unwrap();

@@ -1,0 +1,155 @@
+//! Edges between what an app sends, what a route means and what an upstream may answer.
+
+use oilskin_tests::frames::Wire;
+use oilskin_tests::keys::Keys;
+use oilskin_tests::process::{self, Process};
+use oilskin_tests::upstream::{Then, respond};
+use oilskin_tests::{Message, Proxy, Upstream, tools};
+
+fn told(answer: &Message) -> (u16, String) {
+    (answer.status(), answer.code())
+}
+
+fn yaml(upstream: &Upstream, routes: &str) -> String {
+    format!(
+        "listeners: [{{name: out, bind: 127.0.0.1:0, direction: egress}}]\nupstreams: {{up: {{url: \"{}\"}}}}\nroutes:\n{routes}",
+        upstream.url()
+    )
+}
+
+#[test]
+fn a_route_for_a_host_takes_it_however_it_is_sent() {
+    let upstream = Upstream::echo();
+    let routes = "- {name: api, match: {listener: out, path: \"/{*rest}\", host: api.example}, upstream: up, fields: [{select: $.ssn}]}\n\
+                  - {name: open, match: {listener: out, path: \"/{*rest}\"}, upstream: up}\n";
+    let proxy = Proxy::yaml(&yaml(&upstream, routes)).start();
+    let body = r#"{"ssn":"123-45-6789"}"#;
+    let post = |host: &str| {
+        let head = format!(
+            "POST / HTTP/1.1\r\n{host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        proxy.client().send(head + body).response("POST")
+    };
+    for host in ["api.example", "API.example:21901", "api.example.", "api.example:", "u@api.example:80"] {
+        assert_eq!(post(&format!("Host: {host}")).text(), body, "{host}");
+        assert!(upstream.seen().pop().unwrap().text().contains("oil1."), "{host}");
+    }
+    assert_eq!(post("Host: other.example").text(), body);
+    assert_eq!(upstream.seen().pop().unwrap().text(), body, "another host is another route");
+    let before = upstream.seen().len();
+    assert_eq!(told(&post("Host: other.example\r\nHost: api.example")), (400, "bad_request".to_owned()));
+    assert_eq!(upstream.seen().len(), before);
+}
+
+#[test]
+fn ciphertext_passes_tokens_on_and_no_plaintext() {
+    let upstream = Upstream::json(r#"{"c":"plain","id":"1"}"#);
+    let routes = "- {name: all, match: {listener: out, path: \"/{id}\"}, upstream: up, fields: [\
+                  {select: $.c, on_decrypt_error: ciphertext, bind: {id: [path.id]}}]}\n";
+    let proxy = Proxy::yaml(&yaml(&upstream, routes)).start();
+    assert_eq!(told(&proxy.json("GET", "/1", "")), (502, "decrypt_failed".to_owned()));
+}
+
+#[test]
+fn graphql_in_the_target_does_not_carry_variables_past_their_rules() {
+    let upstream = Upstream::echo();
+    let proxy = Proxy::before(&upstream).fields("$.variables.ssn").start();
+    for target in ["/g?variables=%7B%22ssn%22:%221%22%7D", "/g?query=%7Ba(s:%221%22)%7D", "/g?v%61riables=1"] {
+        assert_eq!(told(&proxy.json("GET", target, "")), (400, "bad_request".to_owned()), "{target}");
+    }
+    assert!(upstream.seen().is_empty());
+}
+
+#[test]
+fn a_tunnel_is_not_opened_and_a_switch_that_no_one_asked_for_is_refused() {
+    let upstream = Upstream::scripted(|_, stream| {
+        respond(stream, "101 Switching Protocols", &[("Upgrade", "x"), ("Connection", "upgrade")], b"");
+        Then::Close
+    });
+    let proxy = Proxy::before(&upstream).start();
+    let answer = proxy.client().send("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n").response("GET");
+    assert_eq!(told(&answer), (400, "bad_request".to_owned()));
+    assert!(upstream.seen().is_empty());
+    assert_eq!(told(&proxy.json("GET", "/", "")), (502, "upstream_invalid".to_owned()));
+}
+
+#[test]
+fn cookie_crumbs_of_http_2_are_one_field_to_http_1() {
+    let upstream = Upstream::echo();
+    let proxy = Proxy::before(&upstream).start();
+    let mut wire = Wire::connect(proxy.address());
+    assert_eq!(wire.request("GET", "/", &[("cookie", "a=1"), ("cookie", "b=2")], b"").status(), 200);
+    let head = upstream.one().head;
+    let cookies: Vec<&str> = head.lines().filter(|line| line.to_ascii_lowercase().starts_with("cookie:")).collect();
+    assert_eq!(cookies.len(), 1, "{head}");
+    assert!(cookies[0].ends_with("a=1; b=2"), "{head}");
+}
+
+#[test]
+fn an_answer_of_two_types_is_refused() {
+    let upstream = Upstream::scripted(|_, stream| {
+        let types = [("Content-Type", "text/plain"), ("Content-Type", "application/json")];
+        respond(stream, "200 OK", &types, br#"{"ssn":"attacker"}"#)
+    });
+    let proxy = Proxy::before(&upstream).fields("$.ssn").start();
+    assert_eq!(told(&proxy.json("GET", "/", "")), (502, "unsupported_type".to_owned()));
+}
+
+#[test]
+fn a_unix_listener_is_there_until_the_process_ends() {
+    let upstream = Upstream::echo();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("out.sock");
+    let document = format!(
+        "listeners:\n- {{name: out, bind: 127.0.0.1:0, direction: egress}}\n- {{name: sock, bind: \"unix:{}\", direction: egress}}\n\
+         upstreams: {{up: {{url: \"{}\"}}}}\nroutes:\n\
+         - {{name: all, match: {{listener: sock, path: \"/{{*rest}}\"}}, upstream: up, fields: [{{select: $.ssn}}]}}\n",
+        socket.display(),
+        upstream.url()
+    );
+    let keys = Keys::new();
+    let mut process = Process::start(&keys, &[("OILSKIN_CONFIG_YAML", &document)]);
+    for _ in 0..2 {
+        let curl = ["-H", "content-type: application/json", "-d", r#"{"ssn":"1"}"#, "http://app/x"];
+        let answer = tools::run(tools::program("curl").args(["-sS", "--unix-socket"]).arg(&socket).args(curl));
+        assert_eq!(answer, r#"{"ssn":"1"}"#);
+    }
+    assert!(upstream.seen().iter().all(|request| request.text().contains("oil1.")));
+    process.signal("TERM");
+    assert_eq!(process.ended(), Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_keyset_of_someone_else_in_the_store_stops_no_start() {
+    let (keys, other) = (Keys::new(), Keys::new());
+    other.add("second", oilskin_crypto::Cipher::XChaCha20Poly1305, false);
+    std::fs::copy(other.folder().join("keys/second.json"), keys.folder().join("keys/second.json")).unwrap();
+    let check = |rule: &str| {
+        let mut command = process::command(&keys);
+        let output = command.arg("check").env("OILSKIN_CONFIG_YAML", format!(
+            "listeners: [{{name: out, bind: 127.0.0.1:0, direction: egress}}]\nupstreams: {{up: {{url: \"http://127.0.0.1:1\"}}}}\nroutes:\n\
+             - {{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up, fields: [{{select: $.a, keyset: {rule}}}]}}\n"
+        )).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(check("default").0, Some(0), "{}", check("default").1);
+    let (code, said) = check("second");
+    assert!(code != Some(0) && said.contains("second"), "{said}");
+}
+
+#[test]
+fn what_the_http_library_cannot_read_is_not_in_the_log_either() {
+    let upstream = Upstream::echo();
+    let upstream_url = upstream.url();
+    let vars = [("OILSKIN_UPSTREAM", upstream_url.as_str()), ("OILSKIN_LOG", "trace")];
+    let process = Process::start(&Keys::new(), &vars);
+    let mut wire = Wire::connect(process.address());
+    let broken = wire.begin("GET", "/CANARY x", &[("te", "CANARY")], true);
+    wire.ended(broken);
+    let mut wire = Wire::connect(process.address());
+    assert_eq!(wire.request("GET", "/nothing", &[("x-secret", "CANARY")], b"").status(), 200);
+    let log = process.log().concat();
+    assert!(!log.contains("CANARY"), "{log}");
+}
