@@ -98,8 +98,9 @@ fn thousands_of_requests_by_h2load_all_succeed_over_both_protocols() {
                     "2000",
                     "-c",
                     &clients.to_string(),
+                    // 80 at once: below the 128 connections that the test's upstream lets wait for its accept.
                     "-m",
-                    "20",
+                    "10",
                     protocol,
                     "-H",
                     "content-type: application/json",
