@@ -1,6 +1,8 @@
 //! The machine itself.
 
+mod begin;
 mod deliver;
+mod end;
 mod lane;
 mod walk;
 
