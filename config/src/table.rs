@@ -51,7 +51,7 @@ pub(crate) const ENV_ONLY: &[Row] = rows! {
     "" "OILSKIN_CONFIG_YAML" Text, "" Restart "The YAML document itself."
     "" "OILSKIN_UPSTREAM" Text, "" Live "Where the app's requests go: http://, h2c:// or https:// with a path as prefix, or unix:/path. Makes one egress listener with a catch-all route."
     "" "OILSKIN_LISTEN" Address, "127.0.0.1:16001" Restart "The egress listener: ADDRESS:PORT, :PORT or unix:/path."
-    "" "OILSKIN_FIELDS" Text, "" Live "Selectors separated by commas, each perhaps with `each:` before and ` context=NAME` behind: encrypted in requests and decrypted in responses; the reverse on the ingress listener."
+    "" "OILSKIN_FIELDS" Text, "" Live "Selectors separated by commas (those inside brackets and quotes do not count), each perhaps with `each:` before and ` context=NAME` behind: encrypted in requests and decrypted in responses; the reverse on the ingress listener."
     "" "OILSKIN_PLAINTEXT" OneOf(&["refuse", "accept"]), "refuse" Live "Whether a value that is no token is taken while decrypting. `accept` is for migration: the rule proves nothing then."
     "" "OILSKIN_UPSTREAM_CA_FILE" Path, "" Live "A CA bundle (PEM) beside the native roots, for https://."
     "" "OILSKIN_ACCESS_LOG" Boolean, "false" Live "Log every request instead of those that are no plain success."

@@ -124,8 +124,8 @@ fn ten_mistakes_are_named_in_one_run() {
     for name in [
         "OILSKIN_UPSTREAM: the scheme",
         "OILSKIN_LISTEN: not an address",
-        "OILSKIN_FIELDS: field 2",
-        "OILSKIN_FIELDS: field 2: header",
+        "OILSKIN_FIELDS: field 2 ($[-1]): a negative index",
+        "OILSKIN_FIELDS: field 3 (header:x): header: is not yet",
         "OILSKIN_DRIAN: unknown; did you mean OILSKIN_DRAIN?",
         "OILSKIN_TIMEOUTS_TOTAL: not a duration",
         "OILSKIN_LIMITS_DEPTH: must be",
@@ -137,6 +137,26 @@ fn ten_mistakes_are_named_in_one_run() {
     ] {
         assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:#?}");
     }
+}
+
+#[test]
+fn a_field_of_the_environment_is_named_once_with_its_number() {
+    let fields = |text: &str| shown(&with_keys(&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_FIELDS", text)]));
+    for (text, problem) in [
+        ("$.z, $..[?@.a==1, ?@.b==2]", "field 2 ($..[?@.a==1, ?@.b==2]): a filter cannot be decided"),
+        ("$..[?match(@.a,'x')], $.z", "field 1 ($..[?match(@.a,'x')]): "),
+        ("$.z, $", "field 2 ($): the context must be"),
+        ("$.z, $.a context=", "field 2 ($.a context=): the context must be"),
+        ("$.z, pkcs11:pin-value=1234", "field 2: not a JSONPath"),
+        ("$.y,, $.z", "field 2: empty"),
+        ("$.z, $.a[1", "field 2 ($.a[1): not a JSONPath"),
+    ] {
+        let problems = fields(text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with(&format!("OILSKIN_FIELDS: {problem}")), "{problems:?}");
+        assert!(!problems[0].contains("1234"), "{problems:?}");
+    }
+    assert_eq!(fields("$['a context=b,c'], $.z context=z, "), [""; 0]);
 }
 
 #[test]
