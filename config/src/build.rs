@@ -141,7 +141,7 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     let service = service(r, &tree);
     let log = Log {
         filter: section(r, &tree, "log")
-            .and_then(|log| r.setting(log, "log", "filter", |text| Ok(text.to_owned())))
+            .and_then(|log| r.setting(log, "log", "filter", value::log_filter))
             .unwrap_or_else(|| "info".to_owned()),
         format: section(r, &tree, "log").and_then(|log| {
             r.setting(log, "log", "format", |text| {

@@ -134,7 +134,7 @@ pub(crate) const ROWS: &[Row] = rows! {
     "service.admin" "OILSKIN_ADMIN_LISTEN" Address, "127.0.0.1:16000" Restart "Admin, loopback only; `off` for none."
     "service.metrics" "OILSKIN_METRICS_LISTEN" Address, ":16020" Restart "`/metrics`; `off` for none."
     "service.health" "OILSKIN_HEALTH_LISTEN" Address, ":16021" Restart "`/live`, `/ready`; `off` for none."
-    "log.filter" "OILSKIN_LOG" Text, "info" Restart "Level, or levels by module."
+    "log.filter" "OILSKIN_LOG" Text, "info" Restart "A level (off, error, warn, info, debug, trace), or levels by module: `info,oilskin=debug`."
     "log.format" "OILSKIN_LOG_FORMAT" OneOf(&["text", "json"]), "text on a terminal" Restart "Form of the log."
     "unsafe_unlocked_keys" "OILSKIN_UNSAFE_UNLOCKED_KEYS" Boolean, "false" Restart "Go on where keys cannot be locked in memory."
 };

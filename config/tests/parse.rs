@@ -160,6 +160,33 @@ fn a_field_of_the_environment_is_named_once_with_its_number() {
 }
 
 #[test]
+fn a_filter_of_the_log_that_shows_nothing_is_refused() {
+    let log = |text: &str| read(&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_LOG", text)]);
+    for good in ["info", "OFF", "warn,oilskin=debug", "info, oilskin::request=trace,rustls=warn"] {
+        assert_eq!(log(good).unwrap().log.filter, good.replace(", ", ","));
+    }
+    for (text, part) in [
+        ("nonsense", "directive 1: must be a level (off, error, warn, info, debug, trace) or MODULE=LEVEL"),
+        ("inof", "did you mean info?"),
+        ("oilskin", "or MODULE=LEVEL"),
+        ("info,oilskin=verbose", "directive 2: must be a level"),
+        ("info,oilskn=debug", "directive 2: there is no module of that name; did you mean oilskin?"),
+        ("info,", "directive 2: must be a level"),
+        ("oilskin/request=debug", "not a module's name"),
+        ("[span{a=1}]=debug", "not a module's name"),
+    ] {
+        let problems = log(text).unwrap_err();
+        assert!(
+            problems[0].to_string().starts_with("OILSKIN_LOG: ") && problems[0].message.contains(part),
+            "{problems:?}"
+        );
+    }
+    let document = format!("{DOCUMENT}log: {{filter: inof}}\n");
+    let problems = shown(&[("OILSKIN_CONFIG_YAML", &document)]);
+    assert!(problems[0].starts_with("OILSKIN_CONFIG_YAML:20:15: log.filter: "), "{problems:?}");
+}
+
+#[test]
 fn a_problem_is_one_line_whatever_was_typed() {
     let problems = shown(&[("OILSKIN_DRA\rIN\n\u{1b}[2J", "20s")]);
     assert!(problems[0].starts_with("OILSKIN_DRA\\rIN\\n\\u{1b}[2J: unknown"), "{problems:?}");
