@@ -187,6 +187,33 @@ fn a_filter_of_the_log_that_shows_nothing_is_refused() {
 }
 
 #[test]
+fn a_place_above_the_document_is_refused() {
+    let bound = |select: &str, place: &str| {
+        let rule = format!("- {{select: \"{select}\", context: c, bind: {{r: [\"{place}\", path.id]}}}}\n  - $.note");
+        shown(&[("OILSKIN_CONFIG_YAML", &DOCUMENT.replace("- $.note", &rule))])
+    };
+    for (select, place) in [
+        ("$.s", "@^.id"),
+        ("$.a.s", "@^^.id"),
+        ("$[*].s", "@^^.id"),
+        ("$[0].s", "@^.id"),
+        ("$.items[0:2].s", "@^^^.id"),
+        ("$[0]", "@.id"),
+        ("$", "@.id"),
+    ] {
+        let problems = bound(select, place);
+        let named = problems.iter().find(|problem| problem.contains("above the document"));
+        let named = named.unwrap_or_else(|| panic!("{select} {place}: {problems:#?}"));
+        assert!(named.starts_with("OILSKIN_CONFIG_YAML:14:") && named.contains("].fields[2].bind.r: "), "{named}");
+    }
+    for (select, place) in
+        [("$.s", "@.id"), ("$.a.s", "@^.id"), ("$[*].s", "@^.id"), ("$..s", "@^^^^.id"), ("$['a',0].s", "@^.id")]
+    {
+        assert_eq!(bound(select, place), [""; 0], "{select} {place}");
+    }
+}
+
+#[test]
 fn a_problem_is_one_line_whatever_was_typed() {
     let problems = shown(&[("OILSKIN_DRA\rIN\n\u{1b}[2J", "20s")]);
     assert!(problems[0].starts_with("OILSKIN_DRA\\rIN\\n\\u{1b}[2J: unknown"), "{problems:?}");
