@@ -187,6 +187,42 @@ fn a_filter_of_the_log_that_shows_nothing_is_refused() {
 }
 
 #[test]
+fn two_listeners_at_one_address_are_named_both() {
+    let clash = |pairs: &[(&str, &str)]| {
+        shown(&[&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_APP", "http://b")], pairs].concat())
+    };
+    let inward = ("OILSKIN_INGRESS_LISTEN", "127.0.0.1:16006");
+    for (pairs, problem) in [
+        (
+            [inward, ("OILSKIN_ADMIN_LISTEN", "127.0.0.1:16001")],
+            "OILSKIN_ADMIN_LISTEN: OILSKIN_LISTEN and service.admin (OILSKIN_ADMIN_LISTEN) share an address",
+        ),
+        (
+            [("OILSKIN_INGRESS_LISTEN", "0.0.0.0:7"), ("OILSKIN_LISTEN", "127.0.0.1:7")],
+            "OILSKIN_INGRESS_LISTEN: OILSKIN_LISTEN and OILSKIN_INGRESS_LISTEN share an address",
+        ),
+        (
+            [inward, ("OILSKIN_LISTEN", "127.0.0.1:16020")],
+            "OILSKIN_LISTEN: OILSKIN_LISTEN and service.metrics (OILSKIN_METRICS_LISTEN) share an address",
+        ),
+        (
+            [("OILSKIN_INGRESS_LISTEN", "unix:/run/o.sock"), ("OILSKIN_HEALTH_LISTEN", "unix:/run/o.sock")],
+            "OILSKIN_HEALTH_LISTEN: OILSKIN_INGRESS_LISTEN and service.health (OILSKIN_HEALTH_LISTEN) share an address",
+        ),
+    ] {
+        let problems = clash(&pairs);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with(problem), "{problems:?}");
+    }
+    assert_eq!(clash(&[inward, ("OILSKIN_ADMIN_LISTEN", "off"), ("OILSKIN_LISTEN", "127.0.0.1:16000")]), [""; 0]);
+    assert_eq!(clash(&[("OILSKIN_INGRESS_LISTEN", "127.0.0.1:0"), ("OILSKIN_LISTEN", "127.0.0.1:0")]), [""; 0]);
+    let second = DOCUMENT.replace("upstreams:\n", "- {name: in, bind: \":16001\"}\nupstreams:\n");
+    let problems = shown(&[("OILSKIN_CONFIG_YAML", &second)]);
+    let named = "OILSKIN_CONFIG_YAML:4:20: listeners[0].bind and listeners[1].bind share an address; give each its own";
+    assert_eq!(problems, [named]);
+}
+
+#[test]
 fn a_place_above_the_document_is_refused() {
     let bound = |select: &str, place: &str| {
         let rule = format!("- {{select: \"{select}\", context: c, bind: {{r: [\"{place}\", path.id]}}}}\n  - $.note");

@@ -2,6 +2,7 @@
 
 use super::routes::{Traffic, check, ops, upstream};
 use super::rules::{checked, plain};
+use super::sockets::Socket;
 use super::{Reader, one_of};
 use crate::env::Settings;
 use crate::problem::{Place, Problem};
@@ -60,8 +61,10 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
     let trust = v.read("OILSKIN_INGRESS_TRUST", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
     let out = v.read("OILSKIN_UPSTREAM", url::parse);
     let app = v.read("OILSKIN_APP", url::parse);
-    let mut side = |name: &str, url: url::Url, ca_file, bind, direction, trust| {
+    let mut side = |name: &str, url: url::Url, ca_file, bind: Bind, direction, trust| {
         let index = traffic.listeners.len();
+        let place = listener_place(name);
+        traffic.sockets.push(Socket { setting: place.to_string(), place, bind: bind.clone() });
         traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust });
         let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
         traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, ca_file));
@@ -102,10 +105,13 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
         v.r.problem(&Place::Nowhere, "", message);
     }
     for route in &traffic.routes {
-        let name = if route.name == "ingress" { "OILSKIN_INGRESS_LISTEN" } else { "OILSKIN_LISTEN" };
-        check(v.r, &Place::Env(name.to_owned()), "", route, &traffic, warnings);
+        check(v.r, &listener_place(&route.name), "", route, &traffic, warnings);
     }
     traffic
+}
+
+fn listener_place(route: &str) -> Place {
+    Place::Env(if route == "ingress" { "OILSKIN_INGRESS_LISTEN" } else { "OILSKIN_LISTEN" }.to_owned())
 }
 
 fn fields(v: &mut Vars<'_, '_>) -> Vec<Rule> {
