@@ -109,7 +109,8 @@ fn development(mut config: Config) -> Result<Config, String> {
         let Store::File(_) = &keys.store;
         let names = crate::keys::store(keys).list().map_err(|error| error.to_string())?;
         if !names.iter().any(|name| name == "default") {
-            keys::make(keys, "default", Cipher::XChaCha20Poly1305, &slab).map_err(|error| error.to_string())?;
+            keys::make(keys, "default", Cipher::XChaCha20Poly1305, keys::Beside::ThisRoot, &slab)
+                .map_err(|error| error.to_string())?;
         }
     }
     Ok(config)
