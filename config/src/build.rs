@@ -4,6 +4,7 @@ mod keys;
 mod routes;
 mod rules;
 mod shortcut;
+mod sockets;
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -14,7 +15,7 @@ use crate::problem::{Place, Problem, did_you_mean};
 use crate::table::{LATER, ROWS};
 use crate::value::{self, Read};
 use crate::yaml::{Data, Node};
-use crate::{Bind, Config, KeySettings, Limits, Log, LogFormat, Service, Timeouts};
+use crate::{Config, KeySettings, Limits, Log, LogFormat, Timeouts};
 
 /// Notes problems while a tree is read.
 pub(crate) struct Reader<'a> {
@@ -138,10 +139,10 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     let mut warnings = Vec::new();
     let limits = limits(r, &tree);
     let timeouts = timeouts(r, &tree);
-    let service = service(r, &tree);
+    let (service, service_sockets) = sockets::service(r, &tree);
     let log = Log {
         filter: section(r, &tree, "log")
-            .and_then(|log| r.setting(log, "log", "filter", |text| Ok(text.to_owned())))
+            .and_then(|log| r.setting(log, "log", "filter", value::log_filter))
             .unwrap_or_else(|| "info".to_owned()),
         format: section(r, &tree, "log").and_then(|log| {
             r.setting(log, "log", "format", |text| {
@@ -164,6 +165,7 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     } else {
         shortcut::traffic(r, vars, &mut warnings)
     };
+    sockets::shared(r, traffic.sockets.iter().chain(&service_sockets));
     let protected =
         traffic.routes.iter().any(|route| !(route.request.rules.is_empty() && route.response.rules.is_empty()));
     if protected && keys.is_none() && tree.get("keys").is_none() {
@@ -262,26 +264,5 @@ fn timeouts(r: &mut Reader<'_>, tree: &Node) -> Timeouts {
         drain: time("drain", 20),
         upstream_age: time("upstream_age", 600),
         pool_wait: time("pool_wait", 1),
-    }
-}
-
-fn service(r: &mut Reader<'_>, tree: &Node) -> Service {
-    let empty = Node::map(&Place::Nowhere);
-    let node = section(r, tree, "service").unwrap_or(&empty);
-    let mut socket = |key: &str, default: &str, local: bool| {
-        let read = |text: &str| match text {
-            "off" => Ok(None),
-            text => match value::bind(text)? {
-                bind if local && !value::is_local(&bind) => Err("must be on loopback or a Unix socket".to_owned()),
-                bind => Ok(Some(bind)),
-            },
-        };
-        let default: Option<Bind> = value::bind(default).ok();
-        r.setting(node, "service", key, read).unwrap_or(default)
-    };
-    Service {
-        admin: socket("admin", "127.0.0.1:16000", true),
-        metrics: socket("metrics", ":16020", false),
-        health: socket("health", ":16021", false),
     }
 }

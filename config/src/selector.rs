@@ -79,6 +79,14 @@ impl Selector {
         escaped.join(".")
     }
 
+    /// The most objects that a selected value can lie in; none where `..` leaves it open.
+    pub(crate) fn most_objects(&self) -> Option<usize> {
+        let names =
+            |segment: &&Segment| segment.steps().iter().any(|step| matches!(step, Step::Name(_) | Step::Wildcard));
+        let open = self.segments.iter().any(Segment::is_descendant);
+        (!open).then(|| self.segments.iter().filter(names).count())
+    }
+
     /// The one name its last segment selects; none where that is a wildcard, an index or several steps.
     pub fn last_name(&self) -> Option<&str> {
         match self.segments.last()?.steps() {

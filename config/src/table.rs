@@ -51,7 +51,7 @@ pub(crate) const ENV_ONLY: &[Row] = rows! {
     "" "OILSKIN_CONFIG_YAML" Text, "" Restart "The YAML document itself."
     "" "OILSKIN_UPSTREAM" Text, "" Live "Where the app's requests go: http://, h2c:// or https:// with a path as prefix, or unix:/path. Makes one egress listener with a catch-all route."
     "" "OILSKIN_LISTEN" Address, "127.0.0.1:16001" Restart "The egress listener: ADDRESS:PORT, :PORT or unix:/path."
-    "" "OILSKIN_FIELDS" Text, "" Live "Selectors separated by commas, each perhaps with `each:` before and ` context=NAME` behind: encrypted in requests and decrypted in responses; the reverse on the ingress listener."
+    "" "OILSKIN_FIELDS" Text, "" Live "Selectors separated by commas (those inside brackets and quotes do not count), each perhaps with `each:` before and ` context=NAME` behind: encrypted in requests and decrypted in responses; the reverse on the ingress listener."
     "" "OILSKIN_PLAINTEXT" OneOf(&["refuse", "accept"]), "refuse" Live "Whether a value that is no token is taken while decrypting. `accept` is for migration: the rule proves nothing then."
     "" "OILSKIN_UPSTREAM_CA_FILE" Path, "" Live "A CA bundle (PEM) beside the native roots, for https://."
     "" "OILSKIN_ACCESS_LOG" Boolean, "false" Live "Log every request instead of those that are no plain success."
@@ -134,7 +134,7 @@ pub(crate) const ROWS: &[Row] = rows! {
     "service.admin" "OILSKIN_ADMIN_LISTEN" Address, "127.0.0.1:16000" Restart "Admin, loopback only; `off` for none."
     "service.metrics" "OILSKIN_METRICS_LISTEN" Address, ":16020" Restart "`/metrics`; `off` for none."
     "service.health" "OILSKIN_HEALTH_LISTEN" Address, ":16021" Restart "`/live`, `/ready`; `off` for none."
-    "log.filter" "OILSKIN_LOG" Text, "info" Restart "Level, or levels by module."
+    "log.filter" "OILSKIN_LOG" Text, "info" Restart "A level (off, error, warn, info, debug, trace), or levels by module: `info,oilskin=debug`."
     "log.format" "OILSKIN_LOG_FORMAT" OneOf(&["text", "json"]), "text on a terminal" Restart "Form of the log."
     "unsafe_unlocked_keys" "OILSKIN_UNSAFE_UNLOCKED_KEYS" Boolean, "false" Restart "Go on where keys cannot be locked in memory."
 };

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::problem::did_you_mean;
 use crate::{Bind, Hold, Root, Store};
 
 /// A host that a request can name: a name or address, perhaps with a port; in lower case.
@@ -175,4 +176,38 @@ pub(crate) fn media_type(text: &str) -> Read<()> {
     let parts = text.split_once('/');
     let valid = parts.is_some_and(|(kind, sub)| kind != "*" && is_token(kind) && is_token(sub));
     valid.then_some(()).ok_or_else(|| "not a media type (image/png, image/*)".to_owned())
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Levels by module, `info,oilskin=debug`: what `tracing` would take for the name of a module and never match is refused.
+pub(crate) fn log_filter(text: &str) -> Read<String> {
+    let mut directives = Vec::new();
+    for (index, text) in text.split(',').map(str::trim).enumerate() {
+        directive(text).map_err(|message| format!("directive {}: {message}", index + 1))?;
+        directives.push(text);
+    }
+    Ok(directives.join(","))
+}
+
+fn directive(text: &str) -> Read<()> {
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+    let (module, level) = match text.rsplit_once('=') {
+        Some((module, level)) => (Some(module), level),
+        None => (None, text),
+    };
+    if !is_level(level) {
+        let near = did_you_mean(&level.to_ascii_lowercase(), LEVELS);
+        return Err(format!("must be a level ({}) or MODULE=LEVEL{near}", LEVELS.join(", ")));
+    }
+    let Some(module) = module else { return Ok(()) };
+    let fits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !module.split("::").all(fits) {
+        return Err("not a module's name (oilskin, oilskin::request, rustls)".to_owned());
+    }
+    let first = module.split("::").next().unwrap_or_default();
+    match did_you_mean(first, ["oilskin"]) {
+        near if near.is_empty() || first == "oilskin" => Ok(()),
+        near => Err(format!("there is no module of that name{near}")),
+    }
 }

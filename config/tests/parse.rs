@@ -124,8 +124,8 @@ fn ten_mistakes_are_named_in_one_run() {
     for name in [
         "OILSKIN_UPSTREAM: the scheme",
         "OILSKIN_LISTEN: not an address",
-        "OILSKIN_FIELDS: field 2",
-        "OILSKIN_FIELDS: field 2: header",
+        "OILSKIN_FIELDS: field 2 ($[-1]): a negative index",
+        "OILSKIN_FIELDS: field 3 (header:x): header: is not yet",
         "OILSKIN_DRIAN: unknown; did you mean OILSKIN_DRAIN?",
         "OILSKIN_TIMEOUTS_TOTAL: not a duration",
         "OILSKIN_LIMITS_DEPTH: must be",
@@ -136,6 +136,116 @@ fn ten_mistakes_are_named_in_one_run() {
         "OILSKIN_LOG_FORMAT: must be one of",
     ] {
         assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:#?}");
+    }
+}
+
+#[test]
+fn a_field_of_the_environment_is_named_once_with_its_number() {
+    let fields = |text: &str| shown(&with_keys(&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_FIELDS", text)]));
+    for (text, problem) in [
+        ("$.z, $..[?@.a==1, ?@.b==2]", "field 2 ($..[?@.a==1, ?@.b==2]): a filter cannot be decided"),
+        ("$..[?match(@.a,'x')], $.z", "field 1 ($..[?match(@.a,'x')]): "),
+        ("$.z, $", "field 2 ($): the context must be"),
+        ("$.z, $.a context=", "field 2 ($.a context=): the context must be"),
+        ("$.z, pkcs11:pin-value=1234", "field 2: not a JSONPath"),
+        ("$.y,, $.z", "field 2: empty"),
+        ("$.z, $.a[1", "field 2 ($.a[1): not a JSONPath"),
+    ] {
+        let problems = fields(text);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with(&format!("OILSKIN_FIELDS: {problem}")), "{problems:?}");
+        assert!(!problems[0].contains("1234"), "{problems:?}");
+    }
+    assert_eq!(fields("$['a context=b,c'], $.z context=z, "), [""; 0]);
+}
+
+#[test]
+fn a_filter_of_the_log_that_shows_nothing_is_refused() {
+    let log = |text: &str| read(&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_LOG", text)]);
+    for good in ["info", "OFF", "warn,oilskin=debug", "info, oilskin::request=trace,rustls=warn"] {
+        assert_eq!(log(good).unwrap().log.filter, good.replace(", ", ","));
+    }
+    for (text, part) in [
+        ("nonsense", "directive 1: must be a level (off, error, warn, info, debug, trace) or MODULE=LEVEL"),
+        ("inof", "did you mean info?"),
+        ("oilskin", "or MODULE=LEVEL"),
+        ("info,oilskin=verbose", "directive 2: must be a level"),
+        ("info,oilskn=debug", "directive 2: there is no module of that name; did you mean oilskin?"),
+        ("info,", "directive 2: must be a level"),
+        ("oilskin/request=debug", "not a module's name"),
+        ("[span{a=1}]=debug", "not a module's name"),
+    ] {
+        let problems = log(text).unwrap_err();
+        assert!(
+            problems[0].to_string().starts_with("OILSKIN_LOG: ") && problems[0].message.contains(part),
+            "{problems:?}"
+        );
+    }
+    let document = format!("{DOCUMENT}log: {{filter: inof}}\n");
+    let problems = shown(&[("OILSKIN_CONFIG_YAML", &document)]);
+    assert!(problems[0].starts_with("OILSKIN_CONFIG_YAML:20:15: log.filter: "), "{problems:?}");
+}
+
+#[test]
+fn two_listeners_at_one_address_are_named_both() {
+    let clash = |pairs: &[(&str, &str)]| {
+        shown(&[&[("OILSKIN_UPSTREAM", "http://a"), ("OILSKIN_APP", "http://b")], pairs].concat())
+    };
+    let inward = ("OILSKIN_INGRESS_LISTEN", "127.0.0.1:16006");
+    for (pairs, problem) in [
+        (
+            [inward, ("OILSKIN_ADMIN_LISTEN", "127.0.0.1:16001")],
+            "OILSKIN_ADMIN_LISTEN: OILSKIN_LISTEN and service.admin (OILSKIN_ADMIN_LISTEN) share an address",
+        ),
+        (
+            [("OILSKIN_INGRESS_LISTEN", "0.0.0.0:7"), ("OILSKIN_LISTEN", "127.0.0.1:7")],
+            "OILSKIN_INGRESS_LISTEN: OILSKIN_LISTEN and OILSKIN_INGRESS_LISTEN share an address",
+        ),
+        (
+            [inward, ("OILSKIN_LISTEN", "127.0.0.1:16020")],
+            "OILSKIN_LISTEN: OILSKIN_LISTEN and service.metrics (OILSKIN_METRICS_LISTEN) share an address",
+        ),
+        (
+            [("OILSKIN_INGRESS_LISTEN", "unix:/run/o.sock"), ("OILSKIN_HEALTH_LISTEN", "unix:/run/o.sock")],
+            "OILSKIN_HEALTH_LISTEN: OILSKIN_INGRESS_LISTEN and service.health (OILSKIN_HEALTH_LISTEN) share an address",
+        ),
+    ] {
+        let problems = clash(&pairs);
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].starts_with(problem), "{problems:?}");
+    }
+    assert_eq!(clash(&[inward, ("OILSKIN_ADMIN_LISTEN", "off"), ("OILSKIN_LISTEN", "127.0.0.1:16000")]), [""; 0]);
+    assert_eq!(clash(&[("OILSKIN_INGRESS_LISTEN", "127.0.0.1:0"), ("OILSKIN_LISTEN", "127.0.0.1:0")]), [""; 0]);
+    let second = DOCUMENT.replace("upstreams:\n", "- {name: in, bind: \":16001\"}\nupstreams:\n");
+    let problems = shown(&[("OILSKIN_CONFIG_YAML", &second)]);
+    let named = "OILSKIN_CONFIG_YAML:4:20: listeners[0].bind and listeners[1].bind share an address; give each its own";
+    assert_eq!(problems, [named]);
+}
+
+#[test]
+fn a_place_above_the_document_is_refused() {
+    let bound = |select: &str, place: &str| {
+        let rule = format!("- {{select: \"{select}\", context: c, bind: {{r: [\"{place}\", path.id]}}}}\n  - $.note");
+        shown(&[("OILSKIN_CONFIG_YAML", &DOCUMENT.replace("- $.note", &rule))])
+    };
+    for (select, place) in [
+        ("$.s", "@^.id"),
+        ("$.a.s", "@^^.id"),
+        ("$[*].s", "@^^.id"),
+        ("$[0].s", "@^.id"),
+        ("$.items[0:2].s", "@^^^.id"),
+        ("$[0]", "@.id"),
+        ("$", "@.id"),
+    ] {
+        let problems = bound(select, place);
+        let named = problems.iter().find(|problem| problem.contains("above the document"));
+        let named = named.unwrap_or_else(|| panic!("{select} {place}: {problems:#?}"));
+        assert!(named.starts_with("OILSKIN_CONFIG_YAML:14:") && named.contains("].fields[2].bind.r: "), "{named}");
+    }
+    for (select, place) in
+        [("$.s", "@.id"), ("$.a.s", "@^.id"), ("$[*].s", "@^.id"), ("$..s", "@^^^^.id"), ("$['a',0].s", "@^.id")]
+    {
+        assert_eq!(bound(select, place), [""; 0], "{select} {place}");
     }
 }
 

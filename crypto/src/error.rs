@@ -48,6 +48,9 @@ pub enum Error {
         /// What is wrong and what to do.
         why: String,
     },
+    /// A root key's file that is there already.
+    #[error("root key {0} exists already")]
+    RootExists(String),
     /// A write met a document that had changed since it was read.
     #[error("keyset {0} was changed by someone else; read it again")]
     Conflict(String),

@@ -115,7 +115,8 @@ fn what_is_made_opens_and_a_copy_under_another_name_does_not() {
     let slab = Slab::new(1 << 16, true).unwrap();
     let path = folder.path().join("deep/root.key");
     FileRoot::create(&path, &slab).unwrap();
-    assert!(FileRoot::create(&path, &slab).is_err(), "a root key is never overwritten");
+    let again = FileRoot::create(&path, &slab);
+    assert!(matches!(again, Err(Error::RootExists(_))), "a root key is never overwritten");
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file is left");
     let roots: Vec<Box<dyn RootKey>> = vec![Box::new(FileRoot::read(&path, &slab).unwrap())];
     let store = FileStore::new(&folder.path().join("keys"));
@@ -139,6 +140,8 @@ fn a_root_file_that_others_read_or_of_another_length_is_refused() {
     let slab = Slab::new(4096, true).unwrap();
     let path = folder.path().join("root.key");
     assert!(FileRoot::read(&path, &slab).err().unwrap().to_string().contains("keys init"));
+    let directory = FileRoot::read(folder.path(), &slab).err().unwrap().to_string();
+    assert!(directory.contains("it is a directory") && !directory.contains("chmod"), "{directory}");
     write_secret(&path, &[1; 31]);
     assert!(FileRoot::read(&path, &slab).err().unwrap().to_string().contains("31 bytes"));
     std::fs::write(&path, [1; 32]).unwrap();

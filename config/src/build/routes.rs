@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{on_error, rules};
+use super::sockets::{Socket, listeners};
 use super::{Reader, join, one_of};
 use crate::problem::{Place, did_you_mean};
 use crate::value::{self, url};
@@ -16,6 +17,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Traffic {
     pub(super) listeners: Vec<Listener>,
+    /// Where they listen, to be compared with all others.
+    pub(super) sockets: Vec<Socket>,
     pub(super) upstreams: Vec<Upstream>,
     pub(super) routes: Vec<Route>,
 }
@@ -28,9 +31,9 @@ impl Listener {
 }
 
 pub(super) fn traffic(r: &mut Reader<'_>, tree: &Node, warnings: &mut Vec<String>) -> Traffic {
-    let listeners = listeners(r, tree);
+    let (listeners, sockets) = listeners(r, tree);
     let upstreams = upstreams(r, tree);
-    let mut traffic = Traffic { listeners, upstreams, routes: Vec::new() };
+    let mut traffic = Traffic { listeners, sockets, upstreams, routes: Vec::new() };
     if tree.get("listeners").is_none() {
         r.problem(&tree.place, "listeners", "missing: routes need a listener");
     }
@@ -47,28 +50,6 @@ pub(super) fn traffic(r: &mut Reader<'_>, tree: &Node, warnings: &mut Vec<String
     }
     conflicts(r, tree, &traffic);
     traffic
-}
-
-fn listeners(r: &mut Reader<'_>, tree: &Node) -> Vec<Listener> {
-    let mut listeners: Vec<Listener> = Vec::new();
-    for (index, node) in r.list(tree, "", "listeners").into_iter().enumerate() {
-        let at = format!("listeners[{index}]");
-        r.known_keys(node, &at, "listeners[]");
-        let name = r.required(node, &at, "name", |text| value::name(text).map(|()| text.to_owned()));
-        let bind = r.required(node, &at, "bind", value::bind);
-        let words = [("egress", Direction::Egress), ("ingress", Direction::Ingress)];
-        let direction = r.setting(node, &at, "direction", |text| one_of(&words, text)).unwrap_or(Direction::Egress);
-        let trust = r.setting(node, &at, "trust", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
-        let (Some(name), Some(bind)) = (name, bind) else { continue };
-        if trust == Trust::Mesh && !value::is_local(&bind) {
-            r.problem(&node.place, &at, "trust: mesh is for loopback: elsewhere anyone could connect past the mesh");
-        }
-        if listeners.iter().any(|other| other.name == name) {
-            r.problem(&node.place, &at, format!("a second listener is named {name}"));
-        }
-        listeners.push(Listener { name, bind, direction, trust });
-    }
-    listeners
 }
 
 fn upstreams(r: &mut Reader<'_>, tree: &Node) -> Vec<Upstream> {

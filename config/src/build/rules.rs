@@ -82,7 +82,7 @@ fn rule(
     }
     let select = r.required(node, at, "select", |text| Selector::parse(text).map_err(|error| error.to_string()));
     let contexts = contexts(r, node, at);
-    let bind = binds(r, node, at, params);
+    let bind = binds(r, node, at, params, select.as_ref());
     let keyset = r.setting(node, at, "keyset", |text| value::keyset(text).map(|()| text.to_owned()));
     let mode = r.setting(node, at, "mode", |text| {
         one_of(&[("random", Mode::Random), ("deterministic", Mode::Deterministic)], text)
@@ -159,7 +159,7 @@ fn contexts(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Vec<String>> {
     Some(contexts)
 }
 
-fn binds(r: &mut Reader<'_>, node: &Node, at: &str, params: &[String]) -> Vec<BindValue> {
+fn binds(r: &mut Reader<'_>, node: &Node, at: &str, params: &[String], select: Option<&Selector>) -> Vec<BindValue> {
     let path = join(at, "bind");
     let entries = match node.get("bind") {
         None => return Vec::new(),
@@ -183,7 +183,7 @@ fn binds(r: &mut Reader<'_>, node: &Node, at: &str, params: &[String]) -> Vec<Bi
         let mut places = Vec::new();
         for item in items {
             let Some(text) = r.text(item, &path) else { continue };
-            match place(&text, params) {
+            match place(&text, params).and_then(|place| within(place, select)) {
                 Ok(place) => places.push(place),
                 Err(message) => r.problem(&item.place, &path, message),
             }
@@ -216,5 +216,16 @@ fn place(text: &str, params: &[String]) -> Read<BindPlace> {
     match text.strip_prefix('$') {
         Some(rest) => Ok(BindPlace::Document(names(rest)?)),
         None => Err("a place is @.name, @^.name, $.name or path.name".to_owned()),
+    }
+}
+
+/// The place, unless it stands above the document: what is never there proves nothing.
+fn within(place: BindPlace, select: Option<&Selector>) -> Read<BindPlace> {
+    match (&place, select.and_then(Selector::most_objects)) {
+        (BindPlace::Relative { up, .. }, Some(objects)) if *up >= objects => Err(format!(
+            "@{} leads above the document (objects around what this selector selects: {objects} at most)",
+            "^".repeat(*up)
+        )),
+        _ => Ok(place),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::routes::{Traffic, check, ops, upstream};
 use super::rules::{checked, plain};
+use super::sockets::Socket;
 use super::{Reader, one_of};
 use crate::env::Settings;
 use crate::problem::{Place, Problem};
@@ -60,8 +61,10 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
     let trust = v.read("OILSKIN_INGRESS_TRUST", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
     let out = v.read("OILSKIN_UPSTREAM", url::parse);
     let app = v.read("OILSKIN_APP", url::parse);
-    let mut side = |name: &str, url: url::Url, ca_file, bind, direction, trust| {
+    let mut side = |name: &str, url: url::Url, ca_file, bind: Bind, direction, trust| {
         let index = traffic.listeners.len();
+        let place = listener_place(name);
+        traffic.sockets.push(Socket { setting: place.to_string(), place, bind: bind.clone() });
         traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust });
         let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
         traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, ca_file));
@@ -102,10 +105,13 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
         v.r.problem(&Place::Nowhere, "", message);
     }
     for route in &traffic.routes {
-        let name = if route.name == "ingress" { "OILSKIN_INGRESS_LISTEN" } else { "OILSKIN_LISTEN" };
-        check(v.r, &Place::Env(name.to_owned()), "", route, &traffic, warnings);
+        check(v.r, &listener_place(&route.name), "", route, &traffic, warnings);
     }
     traffic
+}
+
+fn listener_place(route: &str) -> Place {
+    Place::Env(if route == "ingress" { "OILSKIN_INGRESS_LISTEN" } else { "OILSKIN_LISTEN" }.to_owned())
 }
 
 fn fields(v: &mut Vars<'_, '_>) -> Vec<Rule> {
@@ -114,45 +120,82 @@ fn fields(v: &mut Vars<'_, '_>) -> Vec<Rule> {
     let Some(text) = v.vars.get("OILSKIN_FIELDS") else { return Vec::new() };
     let place = Place::Env("OILSKIN_FIELDS".to_owned());
     let mut rules = Vec::new();
-    for part in split(text) {
-        match field(part.trim()) {
-            Ok(rule) => {
-                let rule = Rule { plaintext_accepted: accepted, ..rule };
-                rules.extend(checked(v.r, &place, "", rule));
-            }
-            Err(message) => v.r.problem(&place, "", format!("field {}: {message}", rules.len() + 1)),
+    for (index, text) in split(text).into_iter().enumerate() {
+        let before = v.r.problems.len();
+        match field(text) {
+            Ok(rule) => rules.extend(checked(v.r, &place, "", Rule { plaintext_accepted: accepted, ..rule })),
+            Err(message) => v.r.problem(&place, "", message),
+        }
+        for problem in v.r.problems.iter_mut().skip(before) {
+            problem.message = format!("field {}{}: {}", index + 1, shown(text), problem.message);
         }
     }
     rules
 }
 
-/// Splits at the first comma after which the part before it parses, so that `$['a','b']` stays whole.
+/// The field as written, where it looks like one; anything else may be a secret in the wrong place.
+fn shown(text: &str) -> String {
+    let looks = ["$", "each:", "form:", "query:", "header:"].iter().any(|start| text.starts_with(start));
+    match text.char_indices().nth(80) {
+        _ if !looks => String::new(),
+        Some((end, _)) => format!(" ({}…)", text.get(..end).unwrap_or_default()),
+        None => format!(" ({text})"),
+    }
+}
+
+/// The bytes outside brackets, which are those outside quotes, too.
+fn outside(text: &str) -> impl Iterator<Item = (usize, u8)> {
+    let (mut depth, mut quote, mut escaped) = (0_usize, None, false);
+    text.bytes().enumerate().filter(move |(_, byte)| {
+        if let Some(open) = quote {
+            (quote, escaped) = match byte {
+                _ if escaped => (quote, false),
+                b'\\' => (quote, true),
+                byte => (quote.filter(|_| *byte != open), false),
+            };
+            return false;
+        }
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth = depth.saturating_sub(1),
+            b'\'' | b'"' if depth > 0 => quote = Some(*byte),
+            _ => {}
+        }
+        depth == 0
+    })
+}
+
+const CONTEXT: &str = " context=";
+
+/// Whether the option begins there.
+fn is_context(text: &str, at: usize) -> bool {
+    text.get(at..).is_some_and(|tail| tail.starts_with(CONTEXT))
+}
+
+/// Splits at commas outside brackets and quotes; a context's name ends at any. A comma behind the last field is allowed.
 fn split(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
-    let mut rest = text;
-    'parts: while !rest.is_empty() {
-        for (at, _) in rest.match_indices(',') {
-            let (part, tail) = rest.split_at(at);
-            if field(part.trim()).is_ok() {
-                parts.push(part);
-                rest = tail.get(1..).unwrap_or_default();
-                continue 'parts;
-            }
-        }
-        // Nothing before any comma parses: what is wrong with the first piece is said, and the others are still read.
-        let whole = field(rest.trim()).is_ok();
-        let (part, tail) = match rest.split_once(',').filter(|_| !whole) {
-            Some((part, tail)) => (part, tail),
-            None => (rest, ""),
-        };
-        parts.push(part);
-        rest = tail;
+    let mut rest = Some(text);
+    while let Some(text) = rest {
+        let end =
+            outside(text).find(|(at, byte)| *byte == b',' || is_context(text, *at)).map_or(text.len(), |(at, _)| at);
+        let (selector, option) = text.split_at(end);
+        let end = selector.len() + option.find(',').unwrap_or(option.len());
+        let (part, tail) = text.split_at(end);
+        parts.push(part.trim());
+        rest = tail.get(1..);
+    }
+    if parts.len() > 1 && parts.last().is_some_and(|last| last.is_empty()) {
+        parts.pop();
     }
     parts
 }
 
 /// One field: `[each:]SELECTOR[ context=NAME]`.
 fn field(text: &str) -> Read<Rule> {
+    if text.is_empty() {
+        return Err("empty: a comma too many?".to_owned());
+    }
     for place in ["form:", "query:", "header:"] {
         if text.starts_with(place) {
             return Err(format!("{place} is not yet in this version"));
@@ -162,8 +205,9 @@ fn field(text: &str) -> Read<Rule> {
         Some(rest) => (true, rest.trim_start()),
         None => (false, text),
     };
-    let (selector, context) = match text.rsplit_once(" context=") {
-        Some((selector, context)) => (selector.trim_end(), Some(context.to_owned())),
+    let option = outside(text).find(|(at, _)| is_context(text, *at));
+    let (selector, context) = match option.and_then(|(at, _)| text.split_at_checked(at)) {
+        Some((selector, option)) => (selector.trim_end(), option.strip_prefix(CONTEXT).map(str::to_owned)),
         None => (text, None),
     };
     let select = Selector::parse(selector).map_err(|error| error.to_string())?;
@@ -179,10 +223,31 @@ mod tests {
     use super::{field, split};
 
     #[test]
-    fn commas_inside_a_selector_do_not_split_it() {
-        assert_eq!(split("$.a, $['b','c'],$..d context=x"), ["$.a", " $['b','c']", "$..d context=x"]);
-        assert_eq!(split("$.a, nonsense, $.b"), ["$.a", " nonsense", " $.b"]);
-        assert_eq!(split("$[1,2]"), ["$[1,2]"]);
+    fn commas_inside_brackets_and_quotes_do_not_split() {
+        assert_eq!(split("$.a, $['b','c'],$..d context=x"), ["$.a", "$['b','c']", "$..d context=x"]);
+        assert_eq!(split("$.a, nonsense, $.b,"), ["$.a", "nonsense", "$.b"]);
+        for whole in [
+            "$[1,2]",
+            "$..[?@.a==1, ?@.b==2]",
+            "$[?match(@.a,'x')]",
+            r"$['a],\'b', 1]",
+            r#"$["it's, it"]"#,
+            "$['a context=b, c']",
+        ] {
+            assert_eq!(split(&format!("{whole}, $.z")), [whole, "$.z"]);
+        }
+        assert_eq!(split("$.a context=it's[x, $.b"), ["$.a context=it's[x", "$.b"], "a context's name is any text");
+        assert_eq!(split(" , "), [""]);
+    }
+
+    #[test]
+    fn the_option_stands_outside_of_names() {
+        let rule = field("each:$['a context=b'] context=c").unwrap();
+        assert_eq!(
+            (rule.select.last_name(), rule.contexts.as_slice()),
+            (Some("a context=b"), ["c".to_owned()].as_slice())
+        );
+        assert_eq!(field("$['a context=b']").unwrap().contexts, ["a context=b"]);
     }
 
     #[test]

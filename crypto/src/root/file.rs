@@ -1,7 +1,7 @@
 //! A root key in a file: exactly 32 raw bytes, mode 0600. For development and small installations.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,14 +23,17 @@ impl FileRoot {
     /// Reads it.
     ///
     /// # Errors
-    /// [`Error::Root`]: it is not there, others may read it, or it has not 32 bytes.
+    /// [`Error::Root`]: it is not there or a directory, others may read it, or it has not 32 bytes.
     pub fn read(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
         let wrong = |why: String| Error::Root { what: path.display().to_string(), why };
         let mut file = File::open(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => wrong("there is no such file; make it with `oilskin keys init`".to_owned()),
+            ErrorKind::NotFound => wrong("there is no such file; make it with `oilskin keys init`".to_owned()),
             _ => wrong(error.to_string()),
         })?;
         let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
+        if metadata.is_dir() {
+            return Err(wrong("it is a directory; name the file in it, such as file:DIR/root.key".to_owned()));
+        }
         if metadata.mode() & 0o077 != 0 {
             return Err(wrong(format!(
                 "its mode is {:03o}; others must not read it: chmod 600",
@@ -49,7 +52,7 @@ impl FileRoot {
     /// Makes a new one. An existing file is never overwritten.
     ///
     /// # Errors
-    /// [`Error::Root`], [`Error::Random`].
+    /// [`Error::RootExists`], [`Error::Root`], [`Error::Random`].
     pub fn create(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
         let wrong = |error: std::io::Error| Error::Root { what: path.display().to_string(), why: error.to_string() };
         let mut outcome = Ok(());
@@ -58,8 +61,11 @@ impl FileRoot {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             crate::store::create_folder(folder).map_err(wrong)?;
         }
-        // Linked into place when whole: no moment leaves a short key file.
-        let partial = path.with_extension(format!("new.{}", std::process::id()));
+        // Linked into place when whole: no moment leaves a short key file. A process id would not do for the partial one's name: in
+        // containers all are 1, and a killed one leaves its file.
+        let mut tag = [0; 8];
+        System.fill(&mut tag)?;
+        let partial = path.with_extension(format!("new.{:016x}", u64::from_ne_bytes(tag)));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(wrong)?;
         let written = file
             .write_all(key.bytes())
@@ -67,8 +73,13 @@ impl FileRoot {
             .and_then(|()| std::fs::hard_link(&partial, path))
             .and_then(|()| crate::store::sync_folder(path));
         let removed = std::fs::remove_file(&partial);
-        written.and(removed).map_err(wrong)?;
-        Self::new(key)
+        match written.and(removed) {
+            Ok(()) => Self::new(key),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::RootExists(path.display().to_string()))
+            }
+            Err(error) => Err(wrong(error)),
+        }
     }
 
     fn new(key: Key) -> Result<Self, Error> {

@@ -1,7 +1,8 @@
 //! `oilskin dev`: the main job with nothing to configure, on loopback only.
 
+mod example;
+
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,10 @@ use oilskin_config::{Bind, Config, Root, Store, Vars};
 use oilskin_crypto::{Cipher, Slab};
 use serde_json::json;
 
+use self::example::Example;
 use super::demo::Demo;
 use super::{Exit, Printer, keys, process, read_file};
-use crate::App;
+use crate::{App, StartError};
 
 /// What is taken for settings that the environment does not give.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -61,13 +63,17 @@ pub(super) fn run(words: &Dev, vars: &Vars, printer: &Printer) -> Exit {
         Ok(config) => config,
         Err(error) => return printer.failed(error),
     };
-    let store = demo.as_ref().map(Demo::address);
+    let store = match demo.as_ref().map(|demo| Ok::<_, StartError>((demo.address(), Example::of(&config)?))).transpose()
+    {
+        Ok(store) => store,
+        Err(error) => return printer.failed(error),
+    };
     if let Some(demo) = demo
         && let Err(error) = demo.start(printer.json)
     {
         return printer.failed(error);
     }
-    process::serve(config, printer, |app| banner(app, store, &words.dir, printer))
+    process::serve(config, printer, |app| banner(app, store.as_ref(), &words.dir, printer))
 }
 
 fn with_defaults(vars: &Vars, folder: &Path) -> Vars {
@@ -109,7 +115,8 @@ fn development(mut config: Config) -> Result<Config, String> {
         let Store::File(_) = &keys.store;
         let names = crate::keys::store(keys).list().map_err(|error| error.to_string())?;
         if !names.iter().any(|name| name == "default") {
-            keys::make(keys, "default", Cipher::XChaCha20Poly1305, &slab).map_err(|error| error.to_string())?;
+            keys::make(keys, "default", Cipher::XChaCha20Poly1305, keys::Beside::ThisRoot, &slab)
+                .map_err(|error| error.to_string())?;
         }
     }
     Ok(config)
@@ -128,27 +135,17 @@ fn keep_out_of_git(roots: &[Root]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn banner(app: &App, demo: Option<SocketAddr>, folder: &Path, printer: &Printer) {
+fn banner(app: &App, demo: Option<&(SocketAddr, Example)>, folder: &Path, printer: &Printer) {
     let Some(listen) = app.address(0) else { return };
     if printer.json {
-        printer
-            .line(json!({"listening": listen.to_string(), "demo": demo.map(|demo| demo.to_string()), "keys": folder}));
+        let demo = demo.map(|(address, _)| address.to_string());
+        printer.line(json!({"listening": listen.to_string(), "demo": demo, "keys": folder}));
         return;
     }
     let mut text =
         format!("{} on http://{listen}, development keys in {}\n", Printer::strong("Oilskin"), folder.display());
-    if let Some(demo) = demo {
-        let customer =
-            r#"{"name":"Ada","ssn":"123-45-6789","email":"ada@example.com","card":{"number":"4111111111111111"}}"#;
-        // Writing into a string cannot fail.
-        let _ = write!(
-            text,
-            "\nIn a second terminal, as the app would:\n\n  \
-             curl --json '{customer}' http://{listen}/customers/1\n  \
-             curl http://{listen}/customers/1      # what the app reads back: plaintext\n  \
-             curl http://{demo}/customers/1      # what the store holds: ciphertext\n\n\
-             What the store is given appears here. Ctrl-C ends it.\n"
-        );
+    if let Some((demo, example)) = demo {
+        text.push_str(&example.text(listen, *demo));
     }
     printer.line(text);
 }

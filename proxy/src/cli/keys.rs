@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand, ValueEnum};
 use oilskin_config::{KeySettings, Keys, Root, Vars};
 use oilskin_crypto::document::{self, Document, NewKeyset};
-use oilskin_crypto::{Cipher, Error, FileRoot, KeyStore, Slab};
+use oilskin_crypto::{Cipher, Error, FileRoot, KeyStore, RootKey, Slab};
 use serde_json::{Value, json};
 
 use super::{Exit, Printer, read_file};
@@ -37,6 +37,9 @@ pub(super) struct Init {
     /// Do nothing, successfully, where the keyset exists already: for init containers.
     #[arg(long)]
     if_missing: bool,
+    /// Make it although this root key opens none of the keysets that the store holds.
+    #[arg(long)]
+    another_root: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -74,42 +77,83 @@ pub(super) fn run(command: &Command, vars: &Vars, printer: &Printer) -> Exit {
 }
 
 fn init(words: &Init, settings: &KeySettings, printer: &Printer) -> Result<(), KeyError> {
-    if words.if_missing && keys::store(&settings.keys).read(&words.name).is_ok() {
-        let text = format!("keyset {} exists already", words.name);
-        printer.result(text, &json!({"ok": true, "keyset": words.name, "roots_made": [], "exists": true}));
-        return Ok(());
+    let there = words.if_missing && keys::store(&settings.keys).read(&words.name).is_ok();
+    let made = match there {
+        true => Made { roots: Vec::new(), keyset: false },
+        false => {
+            let slab = Slab::new(settings.slab, settings.unsafe_unlocked_keys)?;
+            let beside = if words.another_root { Beside::AnotherRoot } else { Beside::ThisRoot };
+            make(&settings.keys, &words.name, words.alg.cipher(), beside, &slab)?
+        }
+    };
+    if !made.keyset && !words.if_missing {
+        return Err(Error::Exists(words.name.clone()).into());
     }
-    let slab = Slab::new(settings.slab, settings.unsafe_unlocked_keys)?;
-    let made = make(&settings.keys, &words.name, words.alg.cipher(), &slab)?;
     let mut text = String::new();
-    for root in &made {
+    for root in &made.roots {
         text.push_str(&format!("made root key {root}\n"));
     }
-    text.push_str(&format!("made keyset {}", words.name));
-    if !made.is_empty() {
+    match made.keyset {
+        true => text.push_str(&format!("made keyset {}", words.name)),
+        false => text.push_str(&format!("keyset {} exists already", words.name)),
+    }
+    if !made.roots.is_empty() {
         text.push_str("\nKeep a copy of the root key where this machine cannot lose it: without it nothing opens.");
     }
-    printer.result(text, &json!({"ok": true, "keyset": words.name, "roots_made": made}));
+    let mut document = json!({"ok": true, "keyset": words.name, "roots_made": made.roots});
+    if let Some(members) = document.as_object_mut().filter(|_| !made.keyset) {
+        members.insert("exists".to_owned(), true.into());
+    }
+    printer.result(text, &document);
     Ok(())
 }
 
-/// Makes a keyset, and root key files that are not there yet; returns the paths of those.
-pub(super) fn make(keys: &Keys, name: &str, cipher: Cipher, slab: &Arc<Slab>) -> Result<Vec<String>, KeyError> {
+/// Whose keysets a new one may stand beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beside {
+    /// Only those of which its root keys open at least one.
+    ThisRoot,
+    /// Any.
+    AnotherRoot,
+}
+
+/// What was not there before.
+pub(super) struct Made {
+    /// Paths of root key files.
+    roots: Vec<String>,
+    /// False where the keyset is there already, perhaps made by another process meanwhile.
+    keyset: bool,
+}
+
+/// Makes a keyset, and root key files that are not there yet.
+pub(super) fn make(
+    keys: &Keys,
+    name: &str,
+    cipher: Cipher,
+    beside: Beside,
+    slab: &Arc<Slab>,
+) -> Result<Made, KeyError> {
     let store = keys::store(keys);
     // Before a root is made: a name that is taken or wrong leaves nothing behind.
     match store.read(name) {
         Err(Error::Missing(_)) => {}
-        Ok(_) => return Err(Error::Exists(name.to_owned()).into()),
+        Ok(_) => return Ok(Made { roots: Vec::new(), keyset: false }),
         Err(error) => return Err(error.into()),
     }
-    let made = make_roots(keys, &*store, slab)?;
+    // Before roots are looked for: another process makes its root first, so what it made meanwhile is never a stranger's.
+    let others = if beside == Beside::ThisRoot { store.list()? } else { Vec::new() };
+    let made = make_roots(keys, &others, slab)?;
     let (roots, _) = keys::parts(keys, slab)?;
+    known_roots(keys, &roots, &*store, &others)?;
     let new = NewKeyset { name, cipher, development: keys.development, refresh: REFRESH, now: now() };
-    store.write(name, None, &document::create(new, &roots, slab)?)?;
-    Ok(made)
+    match store.write(name, None, &document::create(new, &roots, slab)?) {
+        Ok(()) => Ok(Made { roots: made, keyset: true }),
+        Err(Error::Exists(_)) => Ok(Made { roots: made, keyset: false }),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn make_roots(keys: &Keys, store: &dyn KeyStore, slab: &Arc<Slab>) -> Result<Vec<String>, KeyError> {
+fn make_roots(keys: &Keys, others: &[String], slab: &Arc<Slab>) -> Result<Vec<String>, KeyError> {
     let mut made = Vec::new();
     for root in &keys.roots {
         let Root::File(path) = root;
@@ -117,14 +161,40 @@ fn make_roots(keys: &Keys, store: &dyn KeyStore, slab: &Arc<Slab>) -> Result<Vec
             continue;
         }
         // A new root beside keysets of another: more likely a wrong path or an unmounted disk than a wish.
-        if !store.list()?.is_empty() {
-            let why = "it does not exist, but the store holds keysets that another root key wraps; put that one back";
+        if !others.is_empty() {
+            let why = "it does not exist, but the store holds keysets that another root key wraps; put that one back \
+                       (or say --another-root)";
             return Err(Error::Root { what: path.display().to_string(), why: why.to_owned() }.into());
         }
-        FileRoot::create(path, slab)?;
-        made.push(path.display().to_string());
+        match FileRoot::create(path, slab) {
+            Ok(_) => made.push(path.display().to_string()),
+            // Another process was faster; its root is as good.
+            Err(Error::RootExists(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(made)
+}
+
+/// A keyset under a root that wraps none of the others would be opened by no replica that can read those.
+fn known_roots(
+    keys: &Keys,
+    roots: &[Box<dyn RootKey>],
+    store: &dyn KeyStore,
+    others: &[String],
+) -> Result<(), KeyError> {
+    let wraps = |name: &String| {
+        let document = store.read(name).and_then(|stored| document::read(&stored.bytes, name));
+        let entries = document.map(|document| document.roots).unwrap_or_default();
+        entries.iter().any(|entry| roots.iter().any(|root| root.id() == entry.id && root.kind() == entry.kind))
+    };
+    let Some(first) = others.first().filter(|_| !others.iter().any(wraps)) else { return Ok(()) };
+    let paths: Vec<String> = keys.roots.iter().map(|Root::File(path)| path.display().to_string()).collect();
+    let why = format!(
+        "the store holds keysets that this root key does not open, such as {first}; give the one that does, or another \
+         store (or say --another-root)"
+    );
+    Err(Error::Root { what: paths.join(", "), why }.into())
 }
 
 fn now() -> u64 {

@@ -108,6 +108,48 @@ fn dev_prints_three_lines_to_copy_that_show_plaintext_here_and_ciphertext_there(
 }
 
 #[test]
+fn dev_says_what_is_true_under_rules_of_ones_own() {
+    for (fields, said, stored) in [
+        (
+            "$.name, $..number",
+            "# what the store holds: ciphertext in card.number, name",
+            Some(["oil1.", "123-45-6789"]),
+        ),
+        (
+            "$.nothing",
+            "# what the store holds: plaintext, as no rule selects any of this",
+            Some(["Ada", "123-45-6789"]),
+        ),
+        ("$ context=all", "Your rules make the whole body one token", None),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut dev = tools::oilskin();
+        dev.args(["dev", "--demo", "127.0.0.1:0", "--dir"]).arg(folder.path()).envs(NO_SERVICE);
+        dev.env("OILSKIN_LISTEN", "127.0.0.1:0").env("OILSKIN_FIELDS", fields).stdout(Stdio::piped());
+        let mut child = Killed(dev.spawn().unwrap());
+        let shown = lines_until(&mut BufReader::new(child.0.stdout.take().unwrap()), "Ctrl-C");
+        assert!(shown.iter().any(|line| line.contains(said)), "{fields}: {shown:#?}");
+        let lines: Vec<_> = shown.iter().filter(|line| line.starts_with("curl ")).collect();
+        assert_eq!(lines.is_empty(), stored.is_none(), "{shown:#?}");
+        let answers: Vec<_> = lines.iter().map(|line| tools::run(Command::new("sh").args(["-c", line]))).collect();
+        for part in stored.into_iter().flatten() {
+            assert!(answers[2].contains(part), "{part}: {answers:?}");
+        }
+    }
+}
+
+#[test]
+fn a_check_refuses_two_listeners_at_one_address_as_a_run_does() {
+    for word in [Some("check"), None] {
+        let mut command = tools::oilskin();
+        command.args(word).env("OILSKIN_UPSTREAM", "http://127.0.0.1:1").env("OILSKIN_LISTEN", "127.0.0.1:16000");
+        let (code, _, stderr) = output(&mut command);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains("OILSKIN_LISTEN and service.admin (OILSKIN_ADMIN_LISTEN)"), "{stderr}");
+    }
+}
+
+#[test]
 fn dev_listens_on_loopback_only() {
     let folder = tempfile::tempdir().unwrap();
     for (name, value) in

@@ -15,6 +15,7 @@ mod fuzzing;
 mod ingress;
 mod input;
 mod json_texts;
+mod keysets;
 mod limits;
 mod nonces;
 mod pages;

@@ -1,0 +1,92 @@
+//! `oilskin keys init`: beside other keysets, and beside itself.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use oilskin_tests::keys::{self, Keys};
+use oilskin_tests::tools;
+
+fn init(root: &Path, store: &Path, words: &[&str]) -> Command {
+    let mut command = tools::oilskin();
+    command
+        .args(["keys", "init"])
+        .args(words)
+        .env("OILSKIN_ROOT_KEY", format!("file:{}", root.display()))
+        .env("OILSKIN_KEY_STORE", format!("file:{}", store.display()))
+        .env("OILSKIN_UNSAFE_UNLOCKED_KEYS", "true")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn ended(output: Output) -> (Option<i32>, String) {
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_wrong_root_key_makes_no_keyset_beside_those_of_another() {
+    let (keys, other) = (Keys::new(), Keys::new());
+    let (root, store) = (other.folder().join("root.key"), keys.folder().join("keys"));
+    let (code, said) = ended(init(&root, &store, &["--name", "cards"]).output().unwrap());
+    assert_eq!(code, Some(1), "{said}");
+    for part in
+        ["the store holds keysets that this root key does not open, such as default", "--another-root", "root.key"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!store.join("cards.json").exists());
+    let (code, said) = ended(init(&root, &store, &["--name", "cards", "--another-root"]).output().unwrap());
+    assert_eq!(code, Some(0), "{said}");
+    // Both roots wrap one of the two now, so each may make more.
+    for (root, name) in [(&root, "a"), (&keys.folder().join("root.key"), "b")] {
+        let (code, said) = ended(init(root, &store, &["--name", name]).output().unwrap());
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[test]
+fn a_folder_as_root_key_is_called_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said) = ended(init(folder.path(), &folder.path().join("keys"), &[]).output().unwrap());
+    assert_eq!(code, Some(1));
+    assert!(said.contains("it is a directory") && !said.contains("chmod"), "{said}");
+}
+
+/// What two processes say that begin at once, in an empty folder.
+fn at_once(words: [&[&str]; 2]) -> (tempfile::TempDir, [(Option<i32>, String); 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, store) = (folder.path().join("root.key"), folder.path().join("keys"));
+    let children = words.map(|words| init(&root, &store, words).spawn().unwrap());
+    let said = children.map(|child| ended(child.wait_with_output().unwrap()));
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 2, "root.key and keys, no more");
+    (folder, said)
+}
+
+#[test]
+fn of_two_that_begin_at_once_both_have_what_they_asked_for() {
+    for _ in 0..40 {
+        let (folder, said) = at_once([&["--if-missing"], &["--if-missing"]]);
+        assert!(said.iter().all(|(code, _)| *code == Some(0)), "{said:?}");
+        let made = |what: &str| said.iter().filter(|(_, said)| said.contains(what)).count();
+        assert_eq!((made("made root key"), made("made keyset"), made("exists already")), (1, 1, 1), "{said:?}");
+        keys::open(folder.path(), "default");
+        let (folder, said) = at_once([&["--name", "a"], &["--name", "b"]]);
+        assert!(said.iter().all(|(code, _)| *code == Some(0)), "{said:?}");
+        keys::open(folder.path(), "a");
+        keys::open(folder.path(), "b");
+    }
+}
+
+#[test]
+fn of_two_that_begin_at_once_the_loser_is_told_that_the_keyset_exists() {
+    for _ in 0..40 {
+        let (folder, mut said) = at_once([&[], &[]]);
+        said.sort();
+        let [(won, _), (lost, why)] = &said;
+        assert_eq!((*won, *lost), (Some(0), Some(1)), "{said:?}");
+        assert_eq!(why, "oilskin: keyset default exists already\n");
+        keys::open(folder.path(), "default");
+    }
+}
