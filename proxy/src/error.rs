@@ -52,7 +52,8 @@ codes! {
     NoRoute "no_route" "No route matches this method and path"
         "Add a route for it; passing unread needs a route that says so.",
     AmbiguousPath "ambiguous_path" "The path could be read in two ways"
-        "Send it without escaped unreserved characters, `%2F`, `%5C`, `%00`, `;`, `\\`, empty or dot segments.",
+        "Send it without escaped unreserved characters, `%2F`, `%5C`, `%00`, `;`, `\\`, empty or dot segments; \
+         where only its last slash is in doubt, send it as its route writes it.",
     SignedRequest "signed_request" "The request is signed over a body that would be changed"
         "Let a component behind Oilskin sign, or route it without rules.",
     IndexReserved "index_reserved" "A member reserved for a search index was sent"

@@ -148,6 +148,7 @@ fn route(peer: &Peer, snapshot: &Snapshot, request: &Request<Incoming>, record: 
     let found = table.find(host, request.method(), request.uri().path()).map_err(|none| match none {
         NoMatch::NoRoute => no_route(),
         NoMatch::Ambiguous => Failure::new(Code::AmbiguousPath, "ambiguous_path"),
+        NoMatch::Slash => Failure::new(Code::AmbiguousPath, "last_slash"),
     })?;
     record.routed(found.route);
     let rules = &found.route.request;

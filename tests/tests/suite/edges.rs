@@ -153,3 +153,49 @@ fn what_the_http_library_cannot_read_is_not_in_the_log_either() {
     let log = process.log().concat();
     assert!(!log.contains("CANARY"), "{log}");
 }
+
+#[test]
+fn a_last_slash_leads_past_no_route_with_rules() {
+    let upstream = Upstream::echo();
+    let protected = [
+        ("one", "path: \"/customers/{id}\""),
+        ("slashed", "path: \"/orders/{id}/\""),
+        ("cart", "path: \"/carts/{id}\""),
+        ("below", "path: \"/api/{*rest}\""),
+        ("host", "path: \"/items/{id}\", host: api.example"),
+    ];
+    let mut routes = "- {name: written, match: {listener: out, path: \"/carts/{id}/\"}, upstream: up}\n\
+                      - {name: open, match: {listener: out, path: \"/{*rest}\"}, upstream: up}\n"
+        .to_owned();
+    for (name, place) in protected {
+        routes += &format!(
+            "- {{name: {name}, match: {{listener: out, {place}}}, upstream: up, fields: [{{select: $.ssn}}]}}\n"
+        );
+    }
+    let proxy = Proxy::yaml(&yaml(&upstream, &routes)).start();
+    let body = r#"{"ssn":"123-45-6789"}"#;
+    let kind = ("content-type", "application/json");
+    for path in ["/customers/1/", "/customers/1/?a=b/c", "/orders/1", "/api"] {
+        assert_eq!(told(&proxy.json("POST", path, body)), (400, "ambiguous_path".to_owned()), "{path}");
+        let answer = Wire::connect(proxy.address()).request("POST", path, &[kind], body.as_bytes());
+        assert_eq!(answer.status(), 400, "{path}");
+    }
+    assert!(upstream.seen().is_empty(), "nothing was forwarded");
+    let sent = |path: &str| {
+        assert_eq!(proxy.json("POST", path, body).text(), body, "{path}");
+        upstream.seen().pop().unwrap().text()
+    };
+    for path in ["/customers/1", "/orders/1/", "/carts/1", "/api/", "/api/x", "/api/x/"] {
+        assert!(sent(path).contains("oil1."), "{path}");
+    }
+    // Written with its slash, or of no route with rules either way.
+    for path in ["/carts/1/", "/", "/other", "/other/", "/customers", "/customers/"] {
+        assert_eq!(sent(path), body, "{path}");
+    }
+    let to_host = |host: &str| {
+        let head = format!("POST /items/1/ HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+        proxy.client().send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).response("POST")
+    };
+    assert_eq!(told(&to_host("api.example:80")), (400, "ambiguous_path".to_owned()));
+    assert_eq!(to_host("other.example").text(), body);
+}
