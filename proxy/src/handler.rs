@@ -100,7 +100,7 @@ async fn exchange(
     let mut asked = route(peer, snapshot, &request, record).map_err(on_request)?;
     // hyper counts fields on HTTP/1.1 only.
     if request.headers().len() > snapshot.limits.head_fields {
-        return Err(on_request(Failure::new(Code::BadRequest, "head_fields")));
+        return Err(on_request(Failure::new(Code::HeadTooLarge, "head_fields")));
     }
     prepare_head(&mut request, &asked);
     let (request, exchange) = request_body(peer, snapshot, request, &asked).await.map_err(on_request)?;

@@ -4,7 +4,7 @@ use oilskin_tests::frames::Wire;
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
 use oilskin_tests::upstream::{Then, respond};
-use oilskin_tests::{Message, Proxy, Upstream, tools};
+use oilskin_tests::{Client, Message, Proxy, Upstream, tools};
 
 fn told(answer: &Message) -> (u16, String) {
     (answer.status(), answer.code())
@@ -198,4 +198,43 @@ fn a_last_slash_leads_past_no_route_with_rules() {
     };
     assert_eq!(told(&to_host("api.example:80")), (400, "ambiguous_path".to_owned()));
     assert_eq!(to_host("other.example").text(), body);
+}
+
+#[test]
+fn what_is_no_request_is_logged_and_counted_by_its_code_and_without_its_bytes() {
+    let upstream = Upstream::echo();
+    let url = upstream.url();
+    let vars = [("OILSKIN_UPSTREAM", url.as_str()), ("OILSKIN_TIMEOUTS_HEAD", "300ms"), ("OILSKIN_LOG", "trace")];
+    let process = Process::start(&Keys::new(), &vars);
+    let many: String = (0..101).map(|n| format!("X-{n}: CANARY\r\n")).collect();
+    let long = "CANARY".repeat(3000);
+    let good = "GET /fine HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (raw, status) in [
+        ("CANARY\r\n\r\n".to_owned(), 400),
+        ("GET /CANARY HTTP/1.1\r\nHost: a\r\nCANARY\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431),
+        ("GET /CANARY HTTP/1.1\r\nHost:".to_owned(), 408),
+    ] {
+        let mut client = Client::connect(process.address());
+        assert_eq!(client.send(good).response("GET").status(), 200);
+        let answer = client.send(&raw).response("GET");
+        assert_eq!((answer.status(), answer.text().as_str()), (status, ""), "{raw:.40}");
+        assert!(client.rest().is_empty(), "and closed");
+    }
+    // One that leaves in the middle of its head broke no rule.
+    Client::connect(process.address()).send("GET /CANARY HTTP/1.1\r\n").finish();
+    let codes = [("bad_request", 2), ("head_too_large", 2), ("head_timeout", 1)];
+    tools::until("all of them to be counted", || {
+        let page = process.metrics_page();
+        let line = |(code, count): &(&str, u32)| {
+            format!("oilskin_gate_refusals_total{{side=\"app\",reason=\"{code}\"}} {count}\n")
+        };
+        codes.iter().all(|code| page.contains(&line(code))).then_some(())
+    });
+    let log = process.log();
+    assert!(!log.concat().contains("CANARY"), "{log:#?}");
+    let lines = log.iter().filter(|line| line.contains("oilskin::gate"));
+    let told: Vec<_> = lines.map(|line| line.contains("\"listener\":\"egress\"")).collect();
+    assert_eq!(told, [true; 5], "{log:#?}");
 }
