@@ -238,3 +238,20 @@ fn what_is_no_request_is_logged_and_counted_by_its_code_and_without_its_bytes() 
     let told: Vec<_> = lines.map(|line| line.contains("\"listener\":\"egress\"")).collect();
     assert_eq!(told, [true; 5], "{log:#?}");
 }
+
+#[test]
+fn that_nothing_is_encrypted_is_said_once() {
+    let upstream = Upstream::echo();
+    let url = upstream.url();
+    let warning = "nothing is encrypted: no route has fields";
+    for (fields, times) in [(None, 1), (Some(("OILSKIN_FIELDS", "$.ssn")), 0)] {
+        let mut vars = vec![("OILSKIN_UPSTREAM", url.as_str())];
+        vars.extend(fields);
+        let keys = Keys::new();
+        let process = Process::start(&keys, &vars);
+        assert_eq!(process.log().concat().matches(warning).count(), times, "{:?}", process.log());
+        let output = process::command(&keys).arg("check").envs(vars).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!((output.status.code(), said.matches(warning).count()), (Some(0), times), "{said}");
+    }
+}
