@@ -171,6 +171,9 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     if protected && keys.is_none() && tree.get("keys").is_none() {
         r.problem(&Place::Nowhere, "keys", "fields are protected but no keys are configured: set OILSKIN_ROOT_KEY and OILSKIN_KEY_STORE (`oilskin keys init` makes both), or run `oilskin dev`");
     }
+    if !protected {
+        warnings.push("nothing is encrypted: no route has fields".to_owned());
+    }
     Some(Config {
         workers,
         listeners: traffic.listeners,

@@ -234,9 +234,9 @@ impl Stopper {
         *self.stop.borrow() != Stop::Serve
     }
 
-    /// How long a drain may take.
-    pub(crate) fn drain_seconds(&self) -> u64 {
-        self.drain.as_secs()
+    /// How long a drain may take, in milliseconds.
+    pub(crate) fn drain_ms(&self) -> u64 {
+        u64::try_from(self.drain.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

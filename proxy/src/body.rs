@@ -15,6 +15,7 @@ pub(crate) use progress::{Progress, Stall};
 
 use crate::error::{Code, Failure};
 use crate::exchange::{Exchange, Sending};
+use crate::forward::cut_body;
 use crate::headers;
 use crate::outcome::Tail;
 use crate::rewrite::Rewriting;
@@ -98,8 +99,7 @@ impl Passing {
         Self { source, progress, sending: None, tail: Some(tail), left: max }
     }
 
-    fn fail(&mut self, code: Code, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let failure = Failure::new(code, reason);
+    fn fail(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         match (&mut self.sending, &mut self.tail) {
             (Some(sending), _) => sending.fail(failure),
             (None, Some(tail)) => tail.abort(failure),
@@ -142,7 +142,7 @@ impl Passing {
                 let stall = ready!(self.progress.poll_stalled(cx));
                 // A request that stops coming is the app's fault, an answer the upstream's.
                 let code = if self.sending.is_some() { Code::BodyTimeout } else { Code::UpstreamTimeout };
-                return self.fail(code, stall.reason());
+                return self.fail(Failure::new(code, stall.reason()));
             }
         };
         match frame {
@@ -150,18 +150,18 @@ impl Passing {
                 self.end();
                 Poll::Ready(None)
             }
-            Some(Err(_)) if self.sending.is_some() => self.fail(Code::Truncated, "client_left"),
-            Some(Err(_)) => self.fail(Code::UpstreamClosed, "upstream_cut_body"),
+            Some(Err(_)) if self.sending.is_some() => self.fail(Failure::new(Code::Truncated, "client_left")),
+            Some(Err(error)) => self.fail(cut_body(&error)),
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::clean_trailers(trailers, false);
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if !self.count(bytes) {
-                    return self.fail(Code::TooLarge, "max_body");
+                    return self.fail(Failure::new(Code::TooLarge, "max_body"));
                 }
                 if self.progress.too_slow() {
-                    return self.fail(Code::BodyTimeout, Stall::Slow.reason());
+                    return self.fail(Failure::new(Code::BodyTimeout, Stall::Slow.reason()));
                 }
                 if self.source.is_end_stream() {
                     self.end();

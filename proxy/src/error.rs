@@ -52,13 +52,16 @@ codes! {
     NoRoute "no_route" "No route matches this method and path"
         "Add a route for it; passing unread needs a route that says so.",
     AmbiguousPath "ambiguous_path" "The path could be read in two ways"
-        "Send it without escaped unreserved characters, `%2F`, `%5C`, `%00`, `;`, `\\`, empty or dot segments.",
+        "Send it without escaped unreserved characters, `%2F`, `%5C`, `%00`, `;`, `\\`, empty or dot segments; \
+         where only its last slash is in doubt, send it as its route writes it.",
     SignedRequest "signed_request" "The request is signed over a body that would be changed"
         "Let a component behind Oilskin sign, or route it without rules.",
     IndexReserved "index_reserved" "A member reserved for a search index was sent"
         "Leave the member out; Oilskin writes it.",
     BadRequest "bad_request" "The request is not well-formed HTTP"
         "Check its framing, host and headers.",
+    HeadTooLarge "head_too_large" "The request head is over a size limit"
+        "Send fewer or shorter fields, or raise `limits.head` or `limits.head_fields`.",
     HeadTimeout "head_timeout" "The request head did not arrive in time"
         "Send the head sooner, or raise `timeouts.head`.",
     BodyTimeout "body_timeout" "The request body did not arrive in time"
@@ -113,6 +116,7 @@ impl Code {
             (Self::AmbiguousPath | Self::SignedRequest | Self::IndexReserved | Self::BadRequest, _) => {
                 StatusCode::BAD_REQUEST
             }
+            (Self::HeadTooLarge, _) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             (Self::HeadTimeout | Self::BodyTimeout, _) => StatusCode::REQUEST_TIMEOUT,
             (Self::Overloaded | Self::KeyUnavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
             (Self::Loop, _) => StatusCode::LOOP_DETECTED,
@@ -267,7 +271,8 @@ What Oilskin answers by itself is `application/problem+json` (RFC 9457): `type` 
 `code`, `rule` (the rule's name, where one was involved) and `request_id` (the same as `x-request-id`). It never holds a value
 of a message. `code` is stable and is the log's `code` and the metrics' `code` label too. A 503 has `Retry-After`.
 
-What is no whole HTTP request (its framing, a head that is too long or too slow) is answered with a bare 400, 408 or 431 and the connection is closed.
+What is no whole HTTP request (`bad_request`, `head_too_large`, `head_timeout`) is answered with a bare 400, 431 or 408 and the connection is closed;
+it has a log line and a count in `oilskin_gate_refusals_total` instead of those of a request.
 
 A failure in a response is the upstream's side, so its status differs where two are given. A message that is already
 streaming has no status left to change: it is cut instead, and counted as `aborted`.

@@ -211,16 +211,13 @@ fn refused(unsent: Option<Request<Body>>, error: &hyper::Error) -> Refused {
     if let Some(request) = unsent {
         return Refused::Unsent(Box::new(request));
     }
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(h2) = inner.downcast_ref::<h2::Error>()
-            && (h2.reason() == Some(h2::Reason::REFUSED_STREAM) || left_in_peace(h2))
-        {
-            return Refused::Unprocessed;
-        }
-        source = inner.source();
+    let h2 = of_h2(error);
+    if h2.is_some_and(unprocessed) {
+        return Refused::Unprocessed;
     }
-    Refused::Failed(if error.is_parse() {
+    Refused::Failed(if h2.is_some_and(breaks_rules) {
+        Failure::new(Code::UpstreamInvalid, "http2")
+    } else if error.is_parse() {
         Failure::new(Code::UpstreamInvalid, "response_head")
     } else if error.is_incomplete_message() {
         Failure::new(Code::UpstreamClosed, "closed_before_answer")
@@ -229,7 +226,35 @@ fn refused(unsent: Option<Request<Body>>, error: &hyper::Error) -> Refused {
     })
 }
 
-/// A GOAWAY without an error: h2 gives it to streams above the peer's last one only, which were not processed.
-fn left_in_peace(error: &h2::Error) -> bool {
-    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+/// Why the body of an answer ends early.
+pub(crate) fn cut_body(error: &hyper::Error) -> Failure {
+    if of_h2(error).is_some_and(breaks_rules) {
+        return Failure::new(Code::UpstreamInvalid, "http2");
+    }
+    Failure::new(Code::UpstreamClosed, "upstream_cut_body")
+}
+
+fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(h2) = inner.downcast_ref() {
+            return Some(h2);
+        }
+        source = inner.source();
+    }
+    None
+}
+
+/// The peer says that it did not process the stream (RFC 9113 8.7): it refused it, or its GOAWAY, with whatever code, left
+/// it out. h2 gives a peer's GOAWAY to streams above its last one only; the others fail when the connection does.
+fn unprocessed(error: &h2::Error) -> bool {
+    error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// h2 itself ended the stream or the connection, for what the peer sent.
+fn breaks_rules(error: &h2::Error) -> bool {
+    use h2::Reason;
+    let breaches =
+        [Reason::PROTOCOL_ERROR, Reason::FRAME_SIZE_ERROR, Reason::FLOW_CONTROL_ERROR, Reason::COMPRESSION_ERROR];
+    error.is_library() && error.reason().is_some_and(|reason| breaches.contains(&reason))
 }

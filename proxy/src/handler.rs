@@ -100,18 +100,16 @@ async fn exchange(
     let mut asked = route(peer, snapshot, &request, record).map_err(on_request)?;
     // hyper counts fields on HTTP/1.1 only.
     if request.headers().len() > snapshot.limits.head_fields {
-        return Err(on_request(Failure::new(Code::BadRequest, "head_fields")));
+        return Err(on_request(Failure::new(Code::HeadTooLarge, "head_fields")));
     }
     prepare_head(&mut request, &asked);
-    let (request, exchange) = request_body(peer, snapshot, request, &asked).await.map_err(on_request)?;
-    if let Some(exchange) = &exchange {
-        record.asks(exchange);
-    }
-    let waiting = exchange.unwrap_or_default();
+    let exchange = Exchange::new();
+    record.asks(&exchange);
+    let request = request_body(peer, snapshot, request, &asked, &exchange).await.map_err(on_request)?;
     let streaming = matches!(request.body(), Body::Rewriting(_));
-    asked.exchange = streaming.then(|| Rc::clone(&waiting));
+    asked.exchange = streaming.then(|| Rc::clone(&exchange));
     let upstream = Arc::clone(&asked.route.upstream);
-    let answer = forward(&peer.worker, snapshot, &upstream, request, &waiting).await.map_err(on_request)?;
+    let answer = forward(&peer.worker, snapshot, &upstream, request, &exchange).await.map_err(on_request)?;
     if let Some(exchange) = &asked.exchange
         && answer.response.status().as_u16() < 400
     {
@@ -148,6 +146,7 @@ fn route(peer: &Peer, snapshot: &Snapshot, request: &Request<Incoming>, record: 
     let found = table.find(host, request.method(), request.uri().path()).map_err(|none| match none {
         NoMatch::NoRoute => no_route(),
         NoMatch::Ambiguous => Failure::new(Code::AmbiguousPath, "ambiguous_path"),
+        NoMatch::Slash => Failure::new(Code::AmbiguousPath, "last_slash"),
     })?;
     record.routed(found.route);
     let rules = &found.route.request;
@@ -205,20 +204,18 @@ fn prepare_head(request: &mut Request<Incoming>, asked: &Asked) {
     }
 }
 
-type Outgoing = (Request<Body>, Option<Rc<Exchange>>);
-
 async fn request_body(
     peer: &Peer,
     snapshot: &Arc<Snapshot>,
     request: Request<Incoming>,
     asked: &Asked,
-) -> Result<Outgoing, Failure> {
+    exchange: &Rc<Exchange>,
+) -> Result<Request<Body>, Failure> {
     if request.body().is_end_stream() {
-        return Ok((request.map(|_| Body::Empty), None));
+        return Ok(request.map(|_| Body::Empty));
     }
     let max = snapshot.limits.body;
     fits(max, request.body())?;
-    let exchange = Exchange::new();
     let progress = Progress::new(snapshot.timeouts.body_idle, snapshot.limits.min_body_rate);
     let reading = judge(&asked.route, &asked.route.request, request.headers());
     let (mut head, body) = request.into_parts();
@@ -230,12 +227,12 @@ async fn request_body(
         }
     };
     let Some(reading) = reading else {
-        let body = Passing::request(body, progress, max, Rc::clone(&exchange));
-        return Ok((Request::from_parts(head, Body::Passing(body)), Some(exchange)));
+        let body = Passing::request(body, progress, max, Rc::clone(exchange));
+        return Ok(Request::from_parts(head, Body::Passing(body)));
     };
     let source = Source { body, progress, max };
     let mut rewriting = start(peer, snapshot, asked, &asked.route.request, source, reading)?;
-    rewriting.asks(Rc::clone(&exchange));
+    rewriting.asks(Rc::clone(exchange));
     let body = match rewriting.hold().await? {
         Held::Whole(bytes, trailers) => {
             rewritten_head(&mut head.headers, Some(bytes.len()), &trailers);
@@ -250,7 +247,7 @@ async fn request_body(
             Body::Rewriting(rewriting)
         }
     };
-    Ok((Request::from_parts(head, body), Some(exchange)))
+    Ok(Request::from_parts(head, body))
 }
 
 /// A body that says itself that it is over the limit is not begun.

@@ -57,7 +57,7 @@ impl Record {
         self.route = Some(Arc::clone(route));
     }
 
-    /// The request has a body, counted there.
+    /// The bytes of the request's body are counted there, those of a refused one, too.
     pub(crate) fn asks(&mut self, request: &Rc<Exchange>) {
         self.request = Some(Rc::clone(request));
     }

@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::error::{Code, Failure};
 use crate::exchange::{Exchange, Sending};
 use crate::fields::{PathValues, Rewriter};
+use crate::forward::cut_body;
 use crate::headers;
 use crate::media::Reading;
 use crate::outcome::Tail;
@@ -150,7 +151,7 @@ impl Rewriting {
             };
             match frame {
                 None => self.end()?,
-                Some(Err(_)) => return Poll::Ready(Err(self.cut())),
+                Some(Err(error)) => return Poll::Ready(Err(self.cut(&error))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.data(&data)?,
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
@@ -160,10 +161,10 @@ impl Rewriting {
         Poll::Ready(Ok(()))
     }
 
-    fn cut(&self) -> Failure {
+    fn cut(&self, error: &hyper::Error) -> Failure {
         match self.sending {
             Some(_) => Failure::new(Code::Truncated, "client_left"),
-            None => Failure::new(Code::UpstreamClosed, "upstream_cut_body"),
+            None => cut_body(error),
         }
     }
 

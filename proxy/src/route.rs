@@ -1,5 +1,6 @@
 //! Which route a request takes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +17,10 @@ pub(crate) struct Table {
     any_host: Shapes,
     /// Paths decide: then a path that reads in two ways is refused.
     by_path: bool,
+    /// Some route with a path has rules: what a catch-all takes may be that route's but for its last slash.
+    protects: bool,
+    /// The same, and its pattern ends with a slash.
+    protects_slashed: bool,
 }
 
 #[derive(Default)]
@@ -26,13 +31,19 @@ struct Shapes {
 }
 
 /// The routes of one shape, told apart by method.
-#[derive(Default)]
-struct Methods(Vec<Arc<Route>>);
+#[derive(Default, Clone)]
+struct Methods {
+    routes: Vec<Arc<Route>>,
+    /// The shape ends with `{*…}`.
+    catch_all: bool,
+}
 
 /// A route and the parts of the path it names, percent-encoded as they came.
 pub(crate) struct Match<'p> {
     pub(crate) route: &'p Arc<Route>,
     pub(crate) params: Vec<&'p str>,
+    /// A catch-all took it: no one wrote whether the path ends with a slash.
+    caught: bool,
 }
 
 /// Why no route is taken.
@@ -40,11 +51,17 @@ pub(crate) struct Match<'p> {
 pub(crate) enum NoMatch {
     NoRoute,
     Ambiguous,
+    /// With its last slash added or left off, the path is of a route with rules.
+    Slash,
 }
 
 impl Methods {
     fn find(&self, method: &Method) -> Option<&Arc<Route>> {
-        self.0.iter().find(|route| route.takes(method))
+        self.routes.iter().find(|route| route.takes(method))
+    }
+
+    fn protect(&self) -> bool {
+        self.routes.iter().any(|route| route.protects())
     }
 }
 
@@ -58,7 +75,7 @@ impl Table {
         listener: usize,
     ) -> Result<Self, matchit::InsertError> {
         let mut table = Self::default();
-        let mut grouped: HashMap<(Option<String>, String), Methods> = HashMap::new();
+        let mut grouped = Grouped::new();
         let mut count = 0_usize;
         for (_, text, route) in routes.iter().filter(|(of, ..)| *of == listener) {
             count += 1;
@@ -66,20 +83,22 @@ impl Table {
                 Some(path) => {
                     table.by_path = true;
                     let key = (text.host.clone(), shape(path).0);
-                    grouped.entry(key).or_default().0.push(Arc::clone(route));
+                    let catch_all = base_of_rest(&key.1).is_some();
+                    let methods = grouped.entry(key).or_insert(Methods { routes: Vec::new(), catch_all });
+                    methods.routes.push(Arc::clone(route));
                 }
-                None => table.shapes(text.host.as_ref()).any_path.0.push(Arc::clone(route)),
+                None => table.shapes(text.host.as_ref()).any_path.routes.push(Arc::clone(route)),
             }
         }
         table.by_path &= count > 1 || !only_catch_all(&grouped);
-        let roots: Vec<_> = grouped.keys().filter(|(_, shape)| shape == "/").map(|(host, _)| host.clone()).collect();
+        for (key, methods) in empty_rests(&grouped) {
+            grouped.entry(key).or_insert(methods);
+        }
         for ((host, shape), methods) in grouped {
-            let shapes = &mut table.shapes(host.as_ref()).shapes;
-            // `/{*rest}` serves `/` too, which matchit keeps apart; a route for `/` itself goes first.
-            if shape == "/{*p0}" && !roots.contains(&host) {
-                shapes.insert("/", Methods(methods.0.clone()))?;
-            }
-            shapes.insert(shape, methods)?;
+            table.protects |= methods.protect();
+            // Of `/` nothing is left without it.
+            table.protects_slashed |= methods.protect() && shape.len() > 1 && shape.ends_with('/');
+            table.shapes(host.as_ref()).shapes.insert(shape, methods)?;
         }
         Ok(table)
     }
@@ -101,18 +120,34 @@ impl Table {
         if self.by_path && reads_two_ways(path) {
             return Err(NoMatch::Ambiguous);
         }
-        if !self.by_host.is_empty()
-            && let Some(host) = host()
+        let sent = if self.by_host.is_empty() { None } else { host().map(str::to_ascii_lowercase) };
+        let found = self.take(sent.as_deref(), method, path).ok_or(NoMatch::NoRoute)?;
+        if found.caught
+            && let Some(other) = self.other_slash(path)
+            && let Some(meant) = self.take(sent.as_deref(), method, &other)
+            && meant.route.protects()
+            && !Arc::ptr_eq(meant.route, found.route)
         {
-            // As it was sent, and by its name alone: clients add the port, and a route means the host.
-            let sent = host.to_ascii_lowercase();
-            let found =
-                [sent.as_str(), name_of(&sent)].iter().find_map(|host| self.by_host.get(*host)?.find(method, path));
-            if let Some(found) = found {
-                return Ok(found);
-            }
+            return Err(NoMatch::Slash);
         }
-        self.any_host.find(method, path).ok_or(NoMatch::NoRoute)
+        Ok(found)
+    }
+
+    fn take<'p>(&'p self, host: Option<&str>, method: &Method, path: &'p str) -> Option<Match<'p>> {
+        // As it was sent, and by its name alone: clients add the port, and a route means the host.
+        let hosts = host.map(|host| [host, name_of(host)]);
+        let found = hosts.iter().flatten().find_map(|host| self.by_host.get(*host)?.find(method, path));
+        found.or_else(|| self.any_host.find(method, path))
+    }
+
+    /// The path with its last slash left off or added, where a route with rules may be written so: many servers read
+    /// both alike.
+    fn other_slash<'p>(&self, path: &'p str) -> Option<Cow<'p, str>> {
+        match path.strip_suffix('/') {
+            Some("") => None,
+            Some(bare) => self.protects.then_some(Cow::Borrowed(bare)),
+            None => self.protects_slashed.then(|| Cow::Owned(format!("{path}/"))),
+        }
     }
 }
 
@@ -122,11 +157,11 @@ impl Shapes {
             && let Some(route) = found.value.find(method)
         {
             let params = found.params.iter().map(|(_, value)| value).collect();
-            return Some(Match { route, params });
+            return Some(Match { route, params, caught: found.value.catch_all });
         }
         let route = self.any_path.find(method)?;
         let params = Vec::new();
-        Some(Match { route, params })
+        Some(Match { route, params, caught: true })
     }
 }
 
@@ -141,8 +176,28 @@ fn name_of(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-fn only_catch_all(grouped: &HashMap<(Option<String>, String), Methods>) -> bool {
+/// Routes by host and shape.
+type Grouped = HashMap<(Option<String>, String), Methods>;
+
+fn only_catch_all(grouped: &Grouped) -> bool {
     grouped.keys().all(|(_, shape)| shape == "/{*p0}")
+}
+
+/// `/{*rest}` serves `/` too, which matchit keeps apart. So does `/api/{*rest}` with rules serve `/api/`: an open route
+/// that takes the rest must not.
+fn empty_rests(grouped: &Grouped) -> Vec<((Option<String>, String), Methods)> {
+    let empty = |((host, shape), methods): (&(Option<String>, String), &Methods)| {
+        let base = base_of_rest(shape).filter(|base| base.ends_with('/') && (*base == "/" || methods.protect()))?;
+        Some(((host.clone(), base.to_owned()), Methods { routes: methods.routes.clone(), catch_all: false }))
+    };
+    grouped.iter().filter_map(empty).collect()
+}
+
+/// What stands before the catch-all of a shape.
+fn base_of_rest(shape: &str) -> Option<&str> {
+    let (base, rest) = shape.rsplit_once("{*p")?;
+    // Doubled braces are meant as they are.
+    (rest.ends_with('}') && !base.ends_with('{')).then_some(base)
 }
 
 /// A pattern with its parameters numbered, so that routes may name them differently; and their names.
@@ -217,6 +272,15 @@ mod tests {
             ("/c/{p0}/x/{*p1}".to_owned(), vec!["id".to_owned(), "rest".to_owned()])
         );
         assert_eq!(shape("/a/{{b}}").0, "/a/{{b}}");
+    }
+
+    #[test]
+    fn what_stands_before_a_catch_all_is_told() {
+        assert_eq!(base_of_rest("/{*p0}"), Some("/"));
+        assert_eq!(base_of_rest("/c/{p0}/{*p1}"), Some("/c/{p0}/"));
+        for shape in ["/", "/c/{p0}", "/{{*p0}}"] {
+            assert_eq!(base_of_rest(shape), None, "{shape}");
+        }
     }
 
     #[test]

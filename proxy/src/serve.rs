@@ -57,35 +57,49 @@ async fn h1(peer: Rc<Peer>, gate: Gate<Stream>) {
         .serve_connection(TokioIo::new(gate), service);
     let mut connection = Box::pin(connection);
     let mut draining = false;
+    let mut refused = None;
     let order = poll_fn(|cx| {
-        if connection.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Order::None);
-        }
-        match state.poll_order(cx) {
-            Order::None => Poll::Pending,
-            Order::Drain => {
-                if !std::mem::replace(&mut draining, true) {
-                    connection.as_mut().graceful_shutdown();
-                    if connection.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(Order::None);
-                    }
-                }
-                Poll::Pending
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                refused = ended.err().as_ref().and_then(refusal);
+                return Poll::Ready(Order::None);
             }
-            order => Poll::Ready(order),
+            match state.poll_order(cx) {
+                Order::Drain if !std::mem::replace(&mut draining, true) => connection.as_mut().graceful_shutdown(),
+                Order::None | Order::Drain => return Poll::Pending,
+                order => return Poll::Ready(order),
+            }
         }
     })
     .await;
+    if let Some(code) = refused {
+        note_refusal(&keeper, code);
+    }
     if order == Order::HeadTimeout {
         let parts = std::pin::Pin::into_inner(connection).into_parts();
         refuse_slow_head(&keeper, parts.io.into_inner()).await;
     }
 }
 
+/// What hyper itself refused, with a bare answer where none was under way: no request came of it, so no record tells.
+fn refusal(error: &hyper::Error) -> Option<Code> {
+    if error.is_parse_too_large() {
+        return Some(Code::HeadTooLarge);
+    }
+    error.is_parse().then_some(Code::BadRequest)
+}
+
+/// Nothing of what was sent is told.
+fn note_refusal(peer: &Peer, code: Code) {
+    peer.worker.shared.metrics.gate_refused(telemetry::Peer::App, code.as_str());
+    let snapshot = peer.worker.snapshot();
+    let listener = snapshot.listener_names.get(peer.listener).map(|name| &**name);
+    tracing::info!(target: "oilskin::gate", listener, code = code.as_str(), "what came is no request");
+}
+
 /// A bare answer: there is no request to answer to. Only sent between messages, so it cannot be taken for part of one.
 async fn refuse_slow_head(peer: &Peer, mut gate: Gate<Stream>) {
-    peer.worker.shared.metrics.gate_refused(telemetry::Peer::App, Code::HeadTimeout.as_str());
-    tracing::info!(target: "oilskin::gate", code = Code::HeadTimeout.as_str(), "a request head did not end in time");
+    note_refusal(peer, Code::HeadTimeout);
     let bare = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     // The peer may be gone: then there is no one to tell.
     let _ = gate.write_all(bare).await;

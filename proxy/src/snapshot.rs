@@ -43,6 +43,11 @@ impl Route {
     pub(crate) fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }
+
+    /// Whether it has rules.
+    pub(crate) fn protects(&self) -> bool {
+        self.request.active() || self.response.active()
+    }
 }
 
 /// An upstream, compiled. Pools are keyed by `id` and `generation`: another identity, another connection.

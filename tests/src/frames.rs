@@ -26,6 +26,7 @@ pub mod kind {
 pub mod code {
     #![allow(missing_docs, reason = "the names of RFC 9113")]
     pub const NO_ERROR: u32 = 0;
+    pub const PROTOCOL_ERROR: u32 = 1;
     pub const INTERNAL_ERROR: u32 = 2;
     pub const REFUSED_STREAM: u32 = 7;
     pub const CANCEL: u32 = 8;

@@ -74,7 +74,7 @@ fn tell(stopper: &Stopper, told: Told) {
             stopper.stop();
         }
         Told::End => {
-            tracing::info!(seconds = stopper.drain_seconds(), "told to end: draining");
+            tracing::info!(drain_ms = stopper.drain_ms(), "told to end: draining");
             stopper.drain();
         }
         Told::Reload => tracing::warn!("SIGHUP: this version reads its configuration at the start only"),

@@ -84,7 +84,7 @@ pub(crate) struct RequestLine<'a> {
     pub rule: Option<&'a str>,
     /// The upstream's name.
     pub upstream: Option<&'a str>,
-    /// Body bytes from the app.
+    /// Body bytes read from the app; of a refused body, until it was refused.
     pub bytes_in: u64,
     /// Body bytes to the app.
     pub bytes_out: u64,

@@ -34,7 +34,7 @@ pub(crate) struct RouteMetrics {
     listener: String,
     route: String,
     family: Family<RequestLabels, Counter>,
-    // Filled at first use: 29 series a route, most for ever zero, would make `/metrics` of 1,000 routes megabytes.
+    // Filled at first use: 30 series a route, most for ever zero, would make `/metrics` of 1,000 routes megabytes.
     ends: [OnceLock<Counter>; SLOTS],
     seconds: Histogram,
     not_inspected: Counter,

@@ -226,6 +226,16 @@ fn the_first_signal_lets_a_request_end_whose_body_is_still_due() {
 }
 
 #[test]
+fn a_drain_below_a_second_is_told_as_it_is() {
+    let upstream = Upstream::echo();
+    let vars = [("OILSKIN_UPSTREAM", upstream.url()), ("OILSKIN_DRAIN", "300ms".to_owned())];
+    let mut process = Process::start(&Keys::new(), &vars.each_ref().map(|(name, value)| (*name, value.as_str())));
+    process.signal("TERM");
+    process.logged(|line| line.contains("draining") && line.contains("\"drain_ms\":300"));
+    assert_eq!(process.ended(), Some(0));
+}
+
+#[test]
 fn a_second_signal_cuts_a_request_whose_body_is_still_due() {
     let upstream = Upstream::echo();
     let mut process = start(&upstream);

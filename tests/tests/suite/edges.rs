@@ -4,7 +4,7 @@ use oilskin_tests::frames::Wire;
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
 use oilskin_tests::upstream::{Then, respond};
-use oilskin_tests::{Message, Proxy, Upstream, tools};
+use oilskin_tests::{Client, Message, Proxy, Upstream, tools};
 
 fn told(answer: &Message) -> (u16, String) {
     (answer.status(), answer.code())
@@ -152,4 +152,106 @@ fn what_the_http_library_cannot_read_is_not_in_the_log_either() {
     assert_eq!(wire.request("GET", "/nothing", &[("x-secret", "CANARY")], b"").status(), 200);
     let log = process.log().concat();
     assert!(!log.contains("CANARY"), "{log}");
+}
+
+#[test]
+fn a_last_slash_leads_past_no_route_with_rules() {
+    let upstream = Upstream::echo();
+    let protected = [
+        ("one", "path: \"/customers/{id}\""),
+        ("slashed", "path: \"/orders/{id}/\""),
+        ("cart", "path: \"/carts/{id}\""),
+        ("below", "path: \"/api/{*rest}\""),
+        ("host", "path: \"/items/{id}\", host: api.example"),
+    ];
+    let mut routes = "- {name: written, match: {listener: out, path: \"/carts/{id}/\"}, upstream: up}\n\
+                      - {name: open, match: {listener: out, path: \"/{*rest}\"}, upstream: up}\n"
+        .to_owned();
+    for (name, place) in protected {
+        routes += &format!(
+            "- {{name: {name}, match: {{listener: out, {place}}}, upstream: up, fields: [{{select: $.ssn}}]}}\n"
+        );
+    }
+    let proxy = Proxy::yaml(&yaml(&upstream, &routes)).start();
+    let body = r#"{"ssn":"123-45-6789"}"#;
+    let kind = ("content-type", "application/json");
+    for path in ["/customers/1/", "/customers/1/?a=b/c", "/orders/1", "/api"] {
+        assert_eq!(told(&proxy.json("POST", path, body)), (400, "ambiguous_path".to_owned()), "{path}");
+        let answer = Wire::connect(proxy.address()).request("POST", path, &[kind], body.as_bytes());
+        assert_eq!(answer.status(), 400, "{path}");
+    }
+    assert!(upstream.seen().is_empty(), "nothing was forwarded");
+    let sent = |path: &str| {
+        assert_eq!(proxy.json("POST", path, body).text(), body, "{path}");
+        upstream.seen().pop().unwrap().text()
+    };
+    for path in ["/customers/1", "/orders/1/", "/carts/1", "/api/", "/api/x", "/api/x/"] {
+        assert!(sent(path).contains("oil1."), "{path}");
+    }
+    // Written with its slash, or of no route with rules either way.
+    for path in ["/carts/1/", "/", "/other", "/other/", "/customers", "/customers/"] {
+        assert_eq!(sent(path), body, "{path}");
+    }
+    let to_host = |host: &str| {
+        let head = format!("POST /items/1/ HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+        proxy.client().send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).response("POST")
+    };
+    assert_eq!(told(&to_host("api.example:80")), (400, "ambiguous_path".to_owned()));
+    assert_eq!(to_host("other.example").text(), body);
+}
+
+#[test]
+fn what_is_no_request_is_logged_and_counted_by_its_code_and_without_its_bytes() {
+    let upstream = Upstream::echo();
+    let url = upstream.url();
+    let vars = [("OILSKIN_UPSTREAM", url.as_str()), ("OILSKIN_TIMEOUTS_HEAD", "300ms"), ("OILSKIN_LOG", "trace")];
+    let process = Process::start(&Keys::new(), &vars);
+    let many: String = (0..101).map(|n| format!("X-{n}: CANARY\r\n")).collect();
+    let long = "CANARY".repeat(3000);
+    let good = "GET /fine HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (raw, status) in [
+        ("CANARY\r\n\r\n".to_owned(), 400),
+        ("GET /CANARY HTTP/1.1\r\nHost: a\r\nCANARY\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n"), 431),
+        ("GET /CANARY HTTP/1.1\r\nHost:".to_owned(), 408),
+    ] {
+        let mut client = Client::connect(process.address());
+        assert_eq!(client.send(good).response("GET").status(), 200);
+        let answer = client.send(&raw).response("GET");
+        assert_eq!((answer.status(), answer.text().as_str()), (status, ""), "{raw:.40}");
+        assert!(client.rest().is_empty(), "and closed");
+    }
+    // One that leaves in the middle of its head broke no rule.
+    Client::connect(process.address()).send("GET /CANARY HTTP/1.1\r\n").finish();
+    let codes = [("bad_request", 2), ("head_too_large", 2), ("head_timeout", 1)];
+    tools::until("all of them to be counted", || {
+        let page = process.metrics_page();
+        let line = |(code, count): &(&str, u32)| {
+            format!("oilskin_gate_refusals_total{{side=\"app\",reason=\"{code}\"}} {count}\n")
+        };
+        codes.iter().all(|code| page.contains(&line(code))).then_some(())
+    });
+    let log = process.log();
+    assert!(!log.concat().contains("CANARY"), "{log:#?}");
+    let lines = log.iter().filter(|line| line.contains("oilskin::gate"));
+    let told: Vec<_> = lines.map(|line| line.contains("\"listener\":\"egress\"")).collect();
+    assert_eq!(told, [true; 5], "{log:#?}");
+}
+
+#[test]
+fn that_nothing_is_encrypted_is_said_once() {
+    let upstream = Upstream::echo();
+    let url = upstream.url();
+    let warning = "nothing is encrypted: no route has fields";
+    for (fields, times) in [(None, 1), (Some(("OILSKIN_FIELDS", "$.ssn")), 0)] {
+        let mut vars = vec![("OILSKIN_UPSTREAM", url.as_str())];
+        vars.extend(fields);
+        let keys = Keys::new();
+        let process = Process::start(&keys, &vars);
+        assert_eq!(process.log().concat().matches(warning).count(), times, "{:?}", process.log());
+        let output = process::command(&keys).arg("check").envs(vars).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!((output.status.code(), said.matches(warning).count()), (Some(0), times), "{said}");
+    }
 }

@@ -50,7 +50,7 @@ fn a_head_over_its_size_or_number_of_fields_is_refused() {
     let names: Vec<String> = (0..101).map(|n| format!("x-{n}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), "a")).collect();
     let answer = Wire::connect(proxy.address()).request("GET", "/open/x", &many, b"");
-    assert_eq!(told_h2(&answer), problem(400, "bad_request"));
+    assert_eq!(told_h2(&answer), problem(431, "head_too_large"));
     assert!(upstream.seen().is_empty());
     // Just below both.
     let fields: Vec<_> = names[..90].iter().map(|name| (name.as_str(), "a")).collect();

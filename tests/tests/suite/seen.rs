@@ -49,6 +49,7 @@ fn one_line_is_logged_for_each_request_that_is_no_plain_success_and_for_all_wher
     }
     let line = &lines[3];
     assert_eq!(line["code"], "truncated");
+    assert_eq!(line["bytes_in"], 7, "what was read of a refused body");
     assert_eq!(line["request_id"].as_str(), refused.header("x-request-id"));
     for (name, value) in [("listener", "out"), ("method", "POST"), ("route", "quiet")] {
         assert_eq!(line[name], value);
@@ -56,6 +57,8 @@ fn one_line_is_logged_for_each_request_that_is_no_plain_success_and_for_all_wher
     assert!(line["ms"].is_number() && line["time"].is_string(), "{line}");
     assert_eq!((lines[4]["route"].as_str(), lines[4]["code"].as_str()), (Some("-"), Some("no_route")));
     assert_eq!(lines[5]["rule"], "ssn-rule");
+    let read = lines[5]["bytes_in"].as_u64().unwrap();
+    assert!((1 << 20..=2 << 21).contains(&read), "{read}");
 }
 
 #[test]

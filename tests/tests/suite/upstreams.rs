@@ -4,10 +4,10 @@ use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use oilskin_tests::frames::{self, Side, code};
+use oilskin_tests::frames::{self, Side, code, kind};
 use oilskin_tests::upstream::{Then, respond};
 use oilskin_tests::{Client, Message, Proxy, Upstream, Wire, proxy, tools};
 
@@ -31,7 +31,7 @@ pub(crate) fn echo(wire: &mut Wire, stream: u32, request: &Side) {
     wire.data(stream, &request.body, true);
 }
 
-fn told<T: Send + 'static>() -> (Mutex<std::sync::mpsc::Sender<T>>, Receiver<T>) {
+fn told<T: Send + 'static>() -> (Mutex<Sender<T>>, Receiver<T>) {
     let (sender, receiver) = channel();
     (Mutex::new(sender), receiver)
 }
@@ -108,12 +108,17 @@ fn once(first: impl Fn(&mut Wire, u32) + Send + Sync + 'static) -> (SocketAddr, 
 
 #[test]
 fn a_stream_the_upstream_did_not_process_is_sent_once_more_on_a_fresh_connection_with_the_same_bytes() {
-    let refusals: [fn(&mut Wire, u32); 2] = [
+    let refusals: [fn(&mut Wire, u32); 4] = [
         |wire, stream| wire.reset(stream, code::REFUSED_STREAM),
         |wire, stream| {
             wire.go_away(stream - 1, code::NO_ERROR);
             let _ = wire.socket().shutdown(std::net::Shutdown::Both);
         },
+        |wire, _| {
+            wire.go_away(0, code::INTERNAL_ERROR);
+            let _ = wire.socket().shutdown(std::net::Shutdown::Both);
+        },
+        |wire, _| wire.go_away(0, code::PROTOCOL_ERROR),
     ];
     for refuse in refusals {
         let (address, requests) = once(refuse);
@@ -173,7 +178,51 @@ fn a_stream_refused_twice_or_with_a_body_under_way_is_a_502() {
 }
 
 #[test]
-fn requests_beyond_the_pool_s_bound_wait_a_while_and_are_then_told_to_come_back() {
+fn a_body_under_way_is_not_sent_again_whatever_a_goaway_says() {
+    let (seen, streams) = told();
+    let address = frames::upstream(move |mut wire, _| {
+        while let Some(stream) = wire.begun() {
+            wire.until(stream, |side| !side.head.is_empty());
+            seen.lock().unwrap().send(()).unwrap();
+            wire.go_away(0, code::INTERNAL_ERROR);
+        }
+    });
+    let long = format!("{{\"ssn\":\"1\",\"x\":\"{}\"}}", "y".repeat(300_000));
+    let answer = h2c(address).start().json("POST", "/x", &long);
+    assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream_closed"));
+    assert_eq!(streams.try_iter().count(), 1);
+}
+
+#[test]
+fn what_breaks_http_2_is_an_invalid_answer_before_its_head_and_within_its_body() {
+    let breaches: [fn(&mut Wire, u32); 4] = [
+        |wire, _| wire.send(kind::PING, 0, 0, &[0; 7]),
+        |wire, _| wire.send(kind::DATA, 0, 0, b"x"),
+        // An index that no table has.
+        |wire, stream| wire.send(kind::HEADERS, 4, stream, &[0xff, 0xff, 0x0f]),
+        |wire, stream| wire.send(kind::WINDOW_UPDATE, 0, stream, &[0; 4]),
+    ];
+    for (number, breach) in breaches.into_iter().enumerate() {
+        let address = frames::upstream(move |mut wire, _| {
+            while let Some(stream) = wire.begun() {
+                let request = wire.ended(stream);
+                if request.header(":path").is_some_and(|path| path.ends_with("/body")) {
+                    wire.headers(stream, &[(":status", "200"), ("content-type", "application/json")], false);
+                    wire.data(stream, b"{", false);
+                }
+                breach(&mut wire, stream);
+            }
+        });
+        let proxy = h2c(address).start();
+        for path in ["/x/head", "/open/head", "/x/body"] {
+            let answer = proxy.json("POST", path, BODY);
+            assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream_invalid"), "{number} {path}");
+        }
+    }
+}
+
+/// An upstream that tells when a request is in and answers it when it is told to.
+fn holding() -> (Upstream, Receiver<()>, Mutex<Sender<()>>) {
     let (entered, inside) = told();
     let (leave, left) = told();
     let left = Mutex::new(left);
@@ -182,6 +231,12 @@ fn requests_beyond_the_pool_s_bound_wait_a_while_and_are_then_told_to_come_back(
         left.lock().unwrap().recv().unwrap();
         respond(stream, "200 OK", &[("Content-Type", "application/json")], b"{}")
     });
+    (upstream, inside, leave)
+}
+
+#[test]
+fn requests_beyond_the_pool_s_bound_wait_a_while_and_are_then_told_to_come_back() {
+    let (upstream, inside, leave) = holding();
     let proxy = before(&upstream.url())
         .env("OILSKIN_LIMITS_UPSTREAM_CONNECTIONS", "2")
         .env("OILSKIN_TIMEOUTS_POOL_WAIT", "300ms")
@@ -207,14 +262,7 @@ fn requests_beyond_the_pool_s_bound_wait_a_while_and_are_then_told_to_come_back(
 
 #[test]
 fn one_that_waits_gets_the_connection_that_comes_free() {
-    let (entered, inside) = told();
-    let (leave, left) = told();
-    let left = Mutex::new(left);
-    let upstream = Upstream::scripted(move |_, stream| {
-        entered.lock().unwrap().send(()).unwrap();
-        left.lock().unwrap().recv().unwrap();
-        respond(stream, "200 OK", &[("Content-Type", "application/json")], b"{}")
-    });
+    let (upstream, inside, leave) = holding();
     let proxy = before(&upstream.url())
         .env("OILSKIN_LIMITS_UPSTREAM_CONNECTIONS", "1")
         .env("OILSKIN_TIMEOUTS_POOL_WAIT", "20s")
