@@ -1,11 +1,14 @@
 //! TLS towards upstreams.
 
+mod hybrid;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use oilskin_config::Protocol;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 /// How one upstream is spoken to over TLS.
@@ -33,8 +36,7 @@ pub(crate) fn client(host: &str, protocol: Protocol, ca_file: Option<&Path>) -> 
             "no root certificates: install ca-certificates, correct SSL_CERT_FILE and SSL_CERT_DIR, or name a ca_file{causes}"
         ));
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
@@ -45,6 +47,17 @@ pub(crate) fn client(host: &str, protocol: Protocol, ca_file: Option<&Path>) -> 
         Protocol::H2 => vec![b"h2".to_vec()],
     };
     Ok(Client { config: Arc::new(config), name })
+}
+
+/// ring, with the hybrid exchange before all others.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    // ML-KEM draws its randomness from libsodium, which must be ready for it; it only fails where there is none.
+    let ready = libsodium_rs::ensure_init().is_ok();
+    let mut provider = rustls::crypto::ring::default_provider();
+    if ready {
+        provider.kx_groups.insert(0, hybrid::X25519_MLKEM768);
+    }
+    Arc::new(provider)
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
