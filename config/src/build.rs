@@ -5,6 +5,7 @@ mod routes;
 mod rules;
 mod shortcut;
 mod sockets;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -236,6 +237,7 @@ fn limits(r: &mut Reader<'_>, tree: &Node) -> Limits {
         head_fields: usize_of(size("head_fields", 100, 1, 1000)),
         streams: u32::try_from(size("streams", 100, 1, 10_000)).unwrap_or(NonZeroU32::MIN.get()),
         connections,
+        handshakes: nonzero(size("handshakes", 256, 1, 1 << 16)),
         upstream_connections: nonzero(size("upstream_connections", 1024, 1, 1 << 16)),
         depth: usize_of(size("depth", 128, 1, 10_000)),
         body,
@@ -261,6 +263,8 @@ fn timeouts(r: &mut Reader<'_>, tree: &Node) -> Timeouts {
     Timeouts {
         connect: time("connect", 2),
         head: time("head", 10),
+        handshake: time("handshake", 10),
+        identity_age: time("identity_age", 3600),
         idle: time("idle", 60),
         body_idle: time("body_idle", 30),
         total: time("total", 60),

@@ -7,6 +7,7 @@ mod model;
 mod problem;
 mod selector;
 mod table;
+mod tls;
 mod value;
 mod yaml;
 
@@ -16,6 +17,7 @@ use std::ffi::OsString;
 pub use model::*;
 pub use problem::{Place, Problem};
 pub use selector::{Segment, Selector, SelectorError, Step};
+pub use tls::{ClientAuth, Files, ListenerTls, PeerPattern, Source, UpstreamTls};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<OsString, OsString>;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Selector;
+use crate::tls::{ListenerTls, UpstreamTls};
 
 /// One whole, checked configuration.
 #[derive(Debug, Clone)]
@@ -74,6 +75,8 @@ pub struct Listener {
     pub direction: Direction,
     /// What makes its peers authenticated.
     pub trust: Trust,
+    /// It speaks TLS.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Scheme of an upstream.
@@ -113,7 +116,7 @@ pub enum Target {
 }
 
 /// An upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Name that routes, logs and metrics use.
     pub name: String,
@@ -127,8 +130,8 @@ pub struct Upstream {
     pub prefix: String,
     /// Protocol.
     pub protocol: Protocol,
-    /// CA bundle (PEM) in addition to the native roots.
-    pub ca_file: Option<PathBuf>,
+    /// TLS, with `https://` only.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// What a route does.
@@ -329,6 +332,8 @@ pub struct Limits {
     pub streams: u32,
     /// Connections from apps, all listeners together; `None` is the default, lowered to what `nofile` allows.
     pub connections: Option<NonZeroUsize>,
+    /// TLS handshakes of one worker's clients in progress.
+    pub handshakes: NonZeroUsize,
     /// Connections to one upstream of one worker.
     pub upstream_connections: NonZeroUsize,
     /// Nesting depth of JSON.
@@ -354,6 +359,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the first byte of a head to its end.
     pub head: Duration,
+    /// A client's TLS handshake.
+    pub handshake: Duration,
+    /// How long a connection outlives a change of our certificate.
+    pub identity_age: Duration,
     /// A connection without a request.
     pub idle: Duration,
     /// Between two pieces of a body.

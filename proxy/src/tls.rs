@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oilskin_config::Protocol;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 /// How one upstream is spoken to over TLS.

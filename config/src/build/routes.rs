@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{on_error, rules};
 use super::sockets::{Socket, listeners};
-use super::{Reader, join, one_of};
+use super::{Reader, join, one_of, tls};
 use crate::problem::{Place, did_you_mean};
 use crate::value::{self, url};
 use crate::yaml::{Data, Node};
 use crate::{
-    Bind, BindPlace, Direction, Listener, OnDecryptError, Op, Phase, Protocol, Route, Rule, Scheme, Segment, Selector,
-    Step, Tenant, Trust, Upstream,
+    Bind, BindPlace, ClientAuth, Direction, Listener, OnDecryptError, Op, Phase, Protocol, Route, Rule, Scheme,
+    Segment, Selector, Step, Tenant, Trust, Upstream, UpstreamTls,
 };
 
 /// Listeners, upstreams and routes.
@@ -24,9 +24,10 @@ pub(super) struct Traffic {
 }
 
 impl Listener {
-    /// Whether its peers are authenticated: a Unix socket, or a mesh proxy on loopback.
+    /// Whether its peers are authenticated: by certificates, on a Unix socket, or by a mesh proxy on loopback.
     fn authenticated(&self) -> bool {
-        matches!(self.bind, Bind::Unix(_)) || self.trust == Trust::Mesh
+        let certificates = self.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
+        certificates || matches!(self.bind, Bind::Unix(_)) || self.trust == Trust::Mesh
     }
 }
 
@@ -68,23 +69,22 @@ fn upstreams(r: &mut Reader<'_>, tree: &Node) -> Vec<Upstream> {
             r.problem(&entry.key_place, &at, message);
         }
         r.known_keys(&entry.value, &at, "upstreams.*");
-        let tls = entry.value.get("tls");
-        if let Some(tls) = tls {
-            r.known_keys(tls, &join(&at, "tls"), "upstreams.*.tls");
-        }
-        let ca_file = tls.and_then(|tls| r.setting(tls, &join(&at, "tls"), "ca_file", |text| Ok(text.into())));
+        let tls = tls::upstream(r, &entry.value, &at);
         let protocol = r.setting(&entry.value, &at, "protocol", |text| {
             let words =
                 [("auto", None), ("h1", Some(Protocol::H1)), ("h2", Some(Protocol::H2)), ("h2c", Some(Protocol::H2))];
             one_of(&words, text)
         });
         let Some(url) = r.required(&entry.value, &at, "url", url::parse) else { continue };
-        upstreams.push(upstream(&entry.key, url, protocol.flatten().unwrap_or(Protocol::Auto), ca_file));
+        if let (Some(node), true) = (entry.value.get("tls"), url.scheme != Scheme::Https) {
+            r.problem(&node.place, &join(&at, "tls"), "is for https:// alone");
+        }
+        upstreams.push(upstream(&entry.key, url, protocol.flatten().unwrap_or(Protocol::Auto), tls));
     }
     upstreams
 }
 
-pub(super) fn upstream(name: &str, url: url::Url, protocol: Protocol, ca_file: Option<std::path::PathBuf>) -> Upstream {
+pub(super) fn upstream(name: &str, url: url::Url, protocol: Protocol, tls: Option<UpstreamTls>) -> Upstream {
     Upstream {
         name: name.to_owned(),
         scheme: url.scheme,
@@ -92,7 +92,7 @@ pub(super) fn upstream(name: &str, url: url::Url, protocol: Protocol, ca_file: O
         authority: url.authority,
         prefix: url.prefix,
         protocol,
-        ca_file: ca_file.filter(|_| url.scheme == Scheme::Https),
+        tls: tls.filter(|_| url.scheme == Scheme::Https),
     }
 }
 
@@ -238,7 +238,8 @@ pub(super) fn check(
         r.problem(
             place,
             at,
-            "decrypting in requests needs a listener whose peers are authenticated: a Unix socket, or trust: mesh on loopback; \
+            "decrypting in requests needs a listener whose peers are authenticated: by client certificates (tls with client_ca_file), a \
+             Unix socket, or trust: mesh on loopback; \
              else anyone who reaches it can have any token opened",
         );
     }

@@ -3,11 +3,12 @@
 use super::routes::{Traffic, check, ops, upstream};
 use super::rules::{checked, plain};
 use super::sockets::Socket;
+use super::tls::Parts;
 use super::{Reader, one_of};
 use crate::env::Settings;
 use crate::problem::{Place, Problem};
 use crate::value::{self, Read, url};
-use crate::{Bind, Direction, Listener, Phase, Protocol, Route, Rule, Selector, Trust};
+use crate::{Bind, Direction, Listener, PeerPattern, Phase, Protocol, Route, Rule, Selector, Trust, UpstreamTls};
 
 /// Variables that make what a document with `routes:` says itself.
 const MAKES_ROUTES: &[&str] = &[
@@ -16,6 +17,20 @@ const MAKES_ROUTES: &[&str] = &[
     "OILSKIN_FIELDS",
     "OILSKIN_PLAINTEXT",
     "OILSKIN_UPSTREAM_CA_FILE",
+    "OILSKIN_UPSTREAM_CERT_FILE",
+    "OILSKIN_UPSTREAM_KEY_FILE",
+    "OILSKIN_UPSTREAM_CRL_FILE",
+    "OILSKIN_UPSTREAM_ALLOW",
+    "OILSKIN_TLS_CERT_FILE",
+    "OILSKIN_TLS_KEY_FILE",
+    "OILSKIN_TLS_CLIENT_CA_FILE",
+    "OILSKIN_TLS_CRL_FILE",
+    "OILSKIN_TLS_ALLOW",
+    "OILSKIN_INGRESS_TLS_CERT_FILE",
+    "OILSKIN_INGRESS_TLS_KEY_FILE",
+    "OILSKIN_INGRESS_TLS_CLIENT_CA_FILE",
+    "OILSKIN_INGRESS_TLS_CRL_FILE",
+    "OILSKIN_INGRESS_TLS_ALLOW",
     "OILSKIN_ACCESS_LOG",
     "OILSKIN_UNSAFE_OPAQUE_TYPES",
     "OILSKIN_INGRESS_LISTEN",
@@ -46,6 +61,40 @@ impl Vars<'_, '_> {
     }
 }
 
+impl Vars<'_, '_> {
+    /// The parts of TLS whose names begin so; what they lack is said under the names of their variables.
+    fn tls<T>(
+        &mut self,
+        prefix: &str,
+        ca: &str,
+        make: impl FnOnce(Parts) -> Result<T, (&'static str, &'static str)>,
+    ) -> Option<T> {
+        let name = |part: &str| format!("{prefix}_{part}");
+        let file = |text: &str| match text.is_empty() {
+            true => Err("must be a path".to_owned()),
+            false => Ok(text.into()),
+        };
+        let allow = |text: &str| text.split(',').map(|one| PeerPattern::parse(one.trim())).collect();
+        let parts = Parts {
+            cert: self.read(&name("CERT_FILE"), file),
+            key: self.read(&name("KEY_FILE"), file),
+            ca: self.read(&name(ca), file),
+            crl: self.read(&name("CRL_FILE"), file),
+            allow: self.read(&name("ALLOW"), allow).unwrap_or_default(),
+        };
+        if parts.is_empty() {
+            return None;
+        }
+        match make(parts) {
+            Ok(tls) => Some(tls),
+            Err((part, message)) => {
+                self.r.problems.push(Problem::env(name(&part.to_ascii_uppercase()), message));
+                None
+            }
+        }
+    }
+}
+
 pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<String>) -> Traffic {
     let mut traffic = Traffic::default();
     let mut v = Vars { vars, r };
@@ -55,42 +104,57 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
         types.iter().try_for_each(|kind| value::media_type(kind)).map(|()| types)
     });
     let access_log = v.read("OILSKIN_ACCESS_LOG", value::boolean).unwrap_or(false);
-    let ca_file = v.read("OILSKIN_UPSTREAM_CA_FILE", |text| Ok(text.into()));
+    let upstream_tls = v.tls("OILSKIN_UPSTREAM", "CA_FILE", Parts::upstream);
+    let tls = v.tls("OILSKIN_TLS", "CLIENT_CA_FILE", Parts::listener);
+    let app_tls = v.tls("OILSKIN_INGRESS_TLS", "CLIENT_CA_FILE", Parts::listener);
     let listen = v.read("OILSKIN_LISTEN", value::bind);
     let app_listen = v.read("OILSKIN_INGRESS_LISTEN", value::bind);
     let trust = v.read("OILSKIN_INGRESS_TRUST", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
     let out = v.read("OILSKIN_UPSTREAM", url::parse);
     let app = v.read("OILSKIN_APP", url::parse);
-    let mut side = |name: &str, url: url::Url, ca_file, bind: Bind, direction, trust| {
-        let index = traffic.listeners.len();
-        let place = listener_place(name);
-        traffic.sockets.push(Socket { setting: place.to_string(), place, bind: bind.clone() });
-        traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust });
-        let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
-        traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, ca_file));
-        let (request, response) = ops(direction);
-        traffic.routes.push(Route {
-            name: name.to_owned(),
-            listener: index,
-            path: None,
-            methods: Vec::new(),
-            host: None,
-            upstream: index,
-            keep_host: false,
-            request: Phase { op: request, rules: rules.clone() },
-            response: Phase { op: response, rules: rules.clone() },
-            opaque: opaque.clone().unwrap_or_default(),
-            require_inspection: false,
-            tenant: None,
-            access_log,
-        });
-    };
+    let (tls_made, app_tls_made) = (tls.is_some(), app_tls.is_some());
+    let mut side =
+        |name: &str, (url, upstream_tls): (url::Url, Option<UpstreamTls>), bind: Bind, direction, trust, tls| {
+            let index = traffic.listeners.len();
+            let place = listener_place(name);
+            traffic.sockets.push(Socket { setting: place.to_string(), place, bind: bind.clone() });
+            traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust, tls });
+            let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
+            traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, upstream_tls));
+            let (request, response) = ops(direction);
+            traffic.routes.push(Route {
+                name: name.to_owned(),
+                listener: index,
+                path: None,
+                methods: Vec::new(),
+                host: None,
+                upstream: index,
+                keep_host: false,
+                request: Phase { op: request, rules: rules.clone() },
+                response: Phase { op: response, rules: rules.clone() },
+                opaque: opaque.clone().unwrap_or_default(),
+                require_inspection: false,
+                tenant: None,
+                access_log,
+            });
+        };
     if let Some(url) = out {
         let bind = listen.unwrap_or(Bind::Tcp(([127, 0, 0, 1], 16001).into()));
-        side("egress", url, ca_file, bind, Direction::Egress, Trust::Bind);
+        let upstream_tls = upstream_tls.or_else(|| Parts::default().upstream().ok());
+        side("egress", (url, upstream_tls), bind, Direction::Egress, Trust::Bind, tls);
+    }
+    for (prefix, made, lacking) in
+        [("OILSKIN_TLS", tls_made, "OILSKIN_UPSTREAM"), ("OILSKIN_INGRESS_TLS", app_tls_made, "OILSKIN_APP")]
+    {
+        if made && !vars.contains_key(lacking) {
+            v.r.problems
+                .push(Problem::env(format!("{prefix}_CERT_FILE"), format!("its listener is not there: set {lacking}")));
+        }
     }
     match (app_listen, app) {
-        (Some(bind), Some(url)) => side("ingress", url, None, bind, Direction::Ingress, trust),
+        (Some(bind), Some(url)) => {
+            side("ingress", (url, Parts::default().upstream().ok()), bind, Direction::Ingress, trust, app_tls)
+        }
         _ if vars.contains_key("OILSKIN_INGRESS_LISTEN") && !vars.contains_key("OILSKIN_APP") => {
             v.r.problems.push(Problem::env("OILSKIN_APP", "missing: it says where OILSKIN_INGRESS_LISTEN leads"));
         }

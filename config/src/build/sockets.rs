@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::{Reader, join, one_of, section};
+use super::{Reader, join, one_of, section, tls};
 use crate::problem::Place;
 use crate::value;
 use crate::yaml::Node;
@@ -27,6 +27,7 @@ pub(super) fn listeners(r: &mut Reader<'_>, tree: &Node) -> (Vec<Listener>, Vec<
         let words = [("egress", Direction::Egress), ("ingress", Direction::Ingress)];
         let direction = r.setting(node, &at, "direction", |text| one_of(&words, text)).unwrap_or(Direction::Egress);
         let trust = r.setting(node, &at, "trust", |text| one_of(&[("mesh", Trust::Mesh)], text)).unwrap_or(Trust::Bind);
+        let tls = tls::listener(r, node, &at);
         let (Some(name), Some(bind)) = (name, bind) else { continue };
         if trust == Trust::Mesh && !value::is_local(&bind) {
             r.problem(&node.place, &at, "trust: mesh is for loopback: elsewhere anyone could connect past the mesh");
@@ -36,7 +37,7 @@ pub(super) fn listeners(r: &mut Reader<'_>, tree: &Node) -> (Vec<Listener>, Vec<
         }
         let place = node.get("bind").map_or(&node.place, |node| &node.place).clone();
         sockets.push(Socket { setting: join(&at, "bind"), place, bind: bind.clone() });
-        listeners.push(Listener { name, bind, direction, trust });
+        listeners.push(Listener { name, bind, direction, trust, tls });
     }
     (listeners, sockets)
 }
