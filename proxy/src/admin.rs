@@ -18,9 +18,11 @@ use oilskin_config::{Bind, Service};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::certs;
 use crate::listen::{self, Bound, Listening};
 use crate::ready::Readiness;
 use crate::telemetry::Metrics;
+use crate::tls::Identities;
 
 /// Connections to one of these servers at once.
 const CONNECTIONS: usize = 64;
@@ -44,6 +46,7 @@ pub(crate) struct Servers(Vec<(Shows, Bound)>);
 pub(crate) struct Source {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Arc<Readiness>,
+    pub(crate) identities: Arc<Identities>,
 }
 
 /// Binds what is configured.
@@ -114,7 +117,7 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
     let everything = shows == Shows::Everything;
     let path = request.uri().path();
     let known = match path {
-        "/" | "/version" => everything,
+        "/" | "/version" | "/certs" => everything,
         "/metrics" => everything || shows == Shows::Metrics,
         "/live" | "/ready" => everything || shows == Shows::Health,
         _ => false,
@@ -129,7 +132,8 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
     }
     match path {
         "/metrics" => with_type(StatusCode::OK, Metrics::MEDIA_TYPE, source.metrics.text()),
-        "/ready" => match source.readiness.reason() {
+        "/certs" => json(StatusCode::OK, certs::document(&source.identities).to_string()),
+        "/ready" => match source.readiness.reason().or_else(|| source.identities.expired()) {
             None => json(StatusCode::OK, r#"{"ready":true}"#.to_owned()),
             Some(reason) => {
                 let document = serde_json::json!({"ready": false, "reason": reason});
@@ -138,7 +142,7 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
         },
         "/live" => json(StatusCode::OK, r#"{"live":true}"#.to_owned()),
         "/version" => json(StatusCode::OK, format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION"))),
-        _ => json(StatusCode::OK, r#"{"endpoints":["/live","/ready","/metrics","/version"]}"#.to_owned()),
+        _ => json(StatusCode::OK, r#"{"endpoints":["/live","/ready","/metrics","/certs","/version"]}"#.to_owned()),
     }
 }
 

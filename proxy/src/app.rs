@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use oilskin_config::{Bind, Config};
+use oilskin_config::{Bind, Config, Listener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -19,6 +19,7 @@ use crate::names::Names;
 use crate::ready::Readiness;
 use crate::snapshot::{BuildError, Snapshot};
 use crate::telemetry::Metrics;
+use crate::tls::{Gathering, Identities, Refused, Server};
 use crate::worker::{self, Shared, Stop};
 
 /// Why the process does not start.
@@ -51,6 +52,8 @@ pub struct App {
     servers: Servers,
     source: Source,
     keyrings: Arc<Keyrings>,
+    tls: Arc<[Option<Arc<Server>>]>,
+    identities: Arc<Identities>,
     connections: usize,
 }
 
@@ -66,7 +69,10 @@ impl App {
         }
         let metrics = Arc::new(Metrics::new());
         let keyrings = Keyrings::open(&config, &metrics)?;
-        let snapshot = Snapshot::build(&config, &keyrings, &metrics)?;
+        let mut identities = Gathering::new(&metrics);
+        let snapshot = Snapshot::build(&config, &keyrings, &metrics, &mut identities)?;
+        let tls = servers_of(&config, &mut identities)?;
+        let identities = identities.finish();
         let listeners = config
             .listeners
             .iter()
@@ -89,10 +95,12 @@ impl App {
             config,
             listeners,
             servers,
-            source: Source { metrics, readiness },
+            source: Source { metrics, readiness, identities: Arc::clone(&identities) },
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             names: Names::new(),
             keyrings,
+            tls,
+            identities,
             connections,
         })
     }
@@ -105,7 +113,9 @@ impl App {
         connections(config)?;
         let metrics = Metrics::new();
         let keyrings = Keyrings::open(config, &metrics)?;
-        Snapshot::build(config, &keyrings, &metrics)?;
+        let mut identities = Gathering::new(&metrics);
+        Snapshot::build(config, &keyrings, &metrics, &mut identities)?;
+        servers_of(config, &mut identities)?;
         match keyrings.missing().as_slice() {
             [] => Ok(()),
             [missing, ..] => Err(KeyError::from(oilskin_crypto::Error::Missing(missing.clone())).into()),
@@ -145,6 +155,7 @@ impl App {
             metrics: Arc::clone(&self.source.metrics),
             connections: Arc::new(Semaphore::new(self.connections)),
             stop: stopped.clone(),
+            tls: self.tls,
         };
         let files = self.listeners.iter().filter_map(SocketFile::of).collect();
         let mut running =
@@ -158,11 +169,21 @@ impl App {
             let thread = spawn(format!("worker-{id}"), move || worker::run(id, shared, sockets))?;
             running.workers.push(thread);
         }
-        let (servers, source, keyrings) = (self.servers, self.source, self.keyrings);
-        let control = spawn("control".to_owned(), move || control(servers, source, keyrings, stopped))?;
+        let (servers, source) = (self.servers, self.source);
+        let kept = (self.keyrings, self.identities);
+        let control = spawn("control".to_owned(), move || control(servers, source, kept, stopped))?;
         running.control = Some(control);
         Ok(running)
     }
+}
+
+/// TLS of each listener.
+fn servers_of(config: &Config, identities: &mut Gathering<'_>) -> Result<Arc<[Option<Arc<Server>>]>, BuildError> {
+    let one = |listener: &Listener| {
+        let wrong = |refused: Refused| BuildError::Listener(listener.name.clone(), refused.to_string());
+        listener.tls.as_ref().map(|tls| identities.server(tls).map_err(wrong)).transpose()
+    };
+    config.listeners.iter().map(one).collect()
 }
 
 fn connections(config: &Config) -> Result<(usize, Option<String>), StartError> {
@@ -185,7 +206,7 @@ fn spawn<T: Send + 'static>(
 fn control(
     servers: Servers,
     source: Source,
-    keyrings: Arc<Keyrings>,
+    (keyrings, identities): (Arc<Keyrings>, Arc<Identities>),
     mut stopped: watch::Receiver<Stop>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -195,6 +216,7 @@ fn control(
         let readiness = Arc::clone(&source.readiness);
         let changed = move |missing| readiness.missing_keys(missing);
         tasks.spawn(keyrings.keep_fresh(Arc::clone(&source.metrics), changed));
+        tasks.spawn(identities.keep_fresh());
         // Health and metrics answer while requests drain, too. An error means that the sender is gone: the end as well.
         let _ = stopped.wait_for(|stop| *stop != Stop::Serve).await;
         source.readiness.drain();

@@ -1,5 +1,6 @@
 //! The command line: what the words mean, what is printed, and the exit code.
 
+mod certs;
 mod check;
 mod demo;
 mod dev;
@@ -45,6 +46,8 @@ enum Command {
     Dev(dev::Dev),
     /// Read what a run would read and say everything that is wrong with it; exit code 78 if something is.
     Check,
+    /// Show the certificates that the running process holds: names, issuer, days left, last change, last refusal.
+    Certs,
     /// Make and show keysets.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -74,6 +77,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>, vars: &Vars) -> Exit {
         None => process::run(vars, &printer),
         Some(Command::Dev(dev)) => dev::run(&dev, vars, &printer),
         Some(Command::Check) => check::run(vars, &printer),
+        Some(Command::Certs) => certs::run(vars, &printer),
         Some(Command::Keys(command)) => keys::run(&command, vars, &printer),
         Some(Command::Config(Config::Schema)) => {
             printer.line(oilskin_config::generated::json_schema().trim_end());

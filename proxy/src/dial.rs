@@ -8,16 +8,18 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use oilskin_config::{Limits, Protocol, Target};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
 use crate::gate::{Gate, GateState};
 use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
-use crate::telemetry::{ConnectionGuard, Metrics, Peer};
+use crate::telemetry::{ConnectionGuard, Handshake, Metrics, Peer};
+use crate::tls::{Client, reason, settled};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -68,8 +70,7 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, lim
             match &upstream.tls {
                 None => (Stream::Tcp(tcp), false),
                 Some(tls) => {
-                    let connector = TlsConnector::from(Arc::clone(&tls.config));
-                    let secured = connector.connect(tls.name.clone(), tcp).await?;
+                    let secured = secure(tls, tcp, metrics).await?;
                     let h2 = secured.get_ref().1.alpn_protocol() == Some(b"h2");
                     (Stream::Tls(Box::new(secured)), h2)
                 }
@@ -83,6 +84,21 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, lim
     };
     let gate = TokioIo::new(Gate::new(stream, GateState::new()));
     speak(gate, h2, limits, metrics.connection(Peer::Upstream)).await.map_err(io::Error::other)
+}
+
+/// Shakes hands with an upstream.
+async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<TlsStream<TcpStream>> {
+    let connector = TlsConnector::from(Arc::clone(&tls.now().state));
+    match connector.connect(tls.name.clone(), tcp).await {
+        Ok(stream) => {
+            metrics.handshake(Peer::Upstream, &settled(stream.get_ref().1));
+            Ok(stream)
+        }
+        Err(error) => {
+            metrics.handshake(Peer::Upstream, &Handshake { outcome: reason(&error), ..Handshake::default() });
+            Err(error)
+        }
+    }
 }
 
 type Io = TokioIo<Gate<Stream>>;

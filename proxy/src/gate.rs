@@ -4,13 +4,14 @@
 //! times that the connection's deadlines stand on. Its rules (what hyper repairs or hides) come later; read and write
 //! side share their state already, because a refusal is decided while reading and written while writing.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::tls::{Secured, Verdict};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// What a connection speaks, by its first bytes.
@@ -54,6 +55,8 @@ pub(crate) struct GateState {
     framed: Cell<bool>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
+    /// Over TLS: who came.
+    secured: OnceCell<Secured>,
 }
 
 impl GateState {
@@ -64,6 +67,7 @@ impl GateState {
             framed: Cell::new(false),
             order: Cell::new(Order::None),
             waker: RefCell::new(None),
+            secured: OnceCell::new(),
         })
     }
 
@@ -116,8 +120,24 @@ impl GateState {
         self.order.get()
     }
 
-    /// Compares the stage with its deadlines.
-    pub(crate) fn check(&self, now: Instant, head: Duration, idle: Duration) {
+    /// TLS was agreed on.
+    pub(crate) fn secure(&self, secured: Secured) {
+        // A connection shakes hands once.
+        let _ = self.secured.set(secured);
+    }
+
+    /// Who came over TLS.
+    pub(crate) fn secured(&self) -> Option<&Secured> {
+        self.secured.get()
+    }
+
+    /// Compares the stage with its deadlines, and who came with who may.
+    pub(crate) fn check(&self, now: Instant, head: Duration, idle: Duration, identity_age: Duration) {
+        match self.secured.get().map(|secured| secured.judge(now, identity_age)) {
+            None | Some(Verdict::Stays) => {}
+            Some(Verdict::Ages) => self.order(Order::Drain),
+            Some(Verdict::Out) => self.order(Order::Cut),
+        }
         match self.stage.get() {
             Stage::Idle(since) if now.duration_since(since) > idle => self.order(Order::Drain),
             Stage::Head(since) if now.duration_since(since) > head => {

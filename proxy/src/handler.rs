@@ -22,6 +22,7 @@ use crate::rewrite::{Held, Rewriting, Source, linger};
 use crate::route::NoMatch;
 use crate::rules::PhaseRules;
 use crate::snapshot::{Route, Snapshot};
+use crate::tls::Secured;
 use crate::worker::Worker;
 
 /// The app's end of a connection.
@@ -102,7 +103,7 @@ async fn exchange(
     if request.headers().len() > snapshot.limits.head_fields {
         return Err(on_request(Failure::new(Code::HeadTooLarge, "head_fields")));
     }
-    prepare_head(&mut request, &asked);
+    prepare_head(peer, snapshot, &mut request, &asked);
     let exchange = Exchange::new();
     record.asks(&exchange);
     let request = request_body(peer, snapshot, request, &asked, &exchange).await.map_err(on_request)?;
@@ -182,11 +183,12 @@ fn tenant(route: &Route, request: &Request<Incoming>) -> Result<Option<Arc<str>>
     }
 }
 
-fn prepare_head(request: &mut Request<Incoming>, asked: &Asked) {
+fn prepare_head(peer: &Peer, snapshot: &Snapshot, request: &mut Request<Incoming>, asked: &Asked) {
     let authority = request.uri().authority().cloned();
     let map = request.headers_mut();
     headers::strip_hop_by_hop(map);
-    headers::strip_expect(map);
+    let behind_mesh = snapshot.behind_mesh.get(peer.listener).copied().unwrap_or(false);
+    headers::say_ours(map, behind_mesh, peer.state.secured().and_then(Secured::forwarded));
     headers::join_cookies(map);
     let route = &asked.route;
     if !route.keep_host {

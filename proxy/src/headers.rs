@@ -18,7 +18,16 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-static ANSWERED_BY_US: [HeaderName; 1] = [EXPECT];
+/// Never forwarded from outside: `Expect` is answered by us, and who a client is, certificates say, not the client
+/// (Envoy's header, and RFC 9440's).
+static OURS_TO_SAY: [HeaderName; 4] = [
+    EXPECT,
+    X_FORWARDED_CLIENT_CERT,
+    HeaderName::from_static("client-cert"),
+    HeaderName::from_static("client-cert-chain"),
+];
+
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 static NOT_FOR_REWRITTEN_ANSWERS: [HeaderName; 3] = [ACCEPT_ENCODING, RANGE, IF_RANGE];
 
@@ -115,9 +124,16 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// `Expect` is answered by us and never goes on.
-pub(crate) fn strip_expect(headers: &mut HeaderMap) {
-    remove(headers, &ANSWERED_BY_US);
+/// Removes what is ours to say, and says who the client is where that is known and asked for. Behind a mesh's proxy its word on
+/// the client stands.
+pub(crate) fn say_ours(headers: &mut HeaderMap, behind_mesh: bool, client: Option<&HeaderValue>) {
+    match behind_mesh {
+        true => remove(headers, &OURS_TO_SAY[..1]),
+        false => remove(headers, &OURS_TO_SAY),
+    }
+    if let Some(client) = client {
+        headers.insert(X_FORWARDED_CLIENT_CERT, client.clone());
+    }
 }
 
 /// What must not reach the upstream where its answer will be rewritten: codings we cannot undo, parts of bodies.

@@ -3,6 +3,7 @@
 mod admin;
 mod app;
 mod body;
+mod certs;
 mod cli;
 mod dial;
 mod engine;

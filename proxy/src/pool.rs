@@ -84,14 +84,24 @@ impl Pool {
     pub(crate) fn slot(&self, upstream: &Upstream, bounds: Bounds) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         let slot =
-            slots.entry((upstream.id, upstream.generation)).or_insert_with(|| Rc::new(Slot::new(bounds, upstream)));
+            slots.entry((upstream.id, upstream.generation())).or_insert_with(|| Rc::new(Slot::new(bounds, upstream)));
         Rc::clone(slot)
     }
 
-    /// Closes what has been idle or alive for too long, and forgets slots that hold nothing.
+    /// Closes what has been idle or alive for too long or is of an identity of before, and forgets slots that hold nothing.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
-        self.slots.borrow_mut().retain(|_, slot| {
+        let mut slots = self.slots.borrow_mut();
+        let mut newest: HashMap<usize, u64> = HashMap::new();
+        for (id, generation) in slots.keys() {
+            let held = newest.entry(*id).or_default();
+            *held = (*held).max(*generation);
+        }
+        slots.retain(|(id, generation), slot| {
+            if newest.get(id).is_some_and(|newest| generation < newest) {
+                slot.idle.borrow_mut().clear();
+                slot.h2.borrow_mut().clear();
+            }
             slot.idle.borrow_mut().retain(|h1| slot.fresh(h1, now));
             slot.h2.borrow_mut().retain(|h2| slot.young(h2, now));
             let unused = Rc::strong_count(slot) == 1;

@@ -16,11 +16,13 @@ use crate::error::Code;
 use crate::gate::{Gate, GateState, Order, Protocol};
 use crate::handler::{Peer, handle};
 use crate::stream::Stream;
-use crate::telemetry;
+use crate::telemetry::{self, Handshake};
+use crate::tls;
 use crate::worker::Worker;
 
 /// Serves `stream` until either side is done with it.
 pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, stream: Stream, state: Rc<GateState>) {
+    let Some(stream) = secure(&worker, listener, stream, &state).await else { return };
     let mut gate = Gate::new(stream, Rc::clone(&state));
     let told = {
         let mut protocol = pin!(gate.protocol());
@@ -39,6 +41,40 @@ pub(crate) async fn serve(worker: Rc<Worker>, listener: usize, stream: Stream, s
         None if peer.state.ordered() == Order::HeadTimeout => refuse_slow_head(&peer, gate).await,
         None => {}
     }
+}
+
+/// Shakes hands where the listener speaks TLS; none where that failed, or an order came first.
+async fn secure(worker: &Worker, listener: usize, stream: Stream, state: &GateState) -> Option<Stream> {
+    let (server, tcp) = match (worker.shared.tls.get(listener)?, stream) {
+        (Some(server), Stream::Tcp(tcp)) => (server, tcp),
+        (_, stream) => return Some(stream),
+    };
+    let deadline = worker.snapshot().timeouts.handshake;
+    let shaking = async {
+        let waiting = tokio::time::timeout(deadline, worker.handshakes.acquire()).await;
+        let Ok(Ok(_permit)) = waiting else {
+            return Err(Handshake { outcome: "too_many", ..Handshake::default() });
+        };
+        tls::accept(server, tcp, deadline).await
+    };
+    let mut shaking = pin!(shaking);
+    let shaken = poll_fn(|cx| match shaking.as_mut().poll(cx) {
+        Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
+        Poll::Pending if state.poll_order(cx) == Order::None => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await?;
+    let (done, secured) = match shaken {
+        Ok((stream, secured, done)) => (done, Some((stream, secured))),
+        Err(failed) => (failed, None),
+    };
+    worker.shared.metrics.handshake(telemetry::Peer::App, &done);
+    let Some((stream, secured)) = secured else {
+        tracing::info!(target: "oilskin::tls", reason = done.outcome, "a client's handshake failed");
+        return None;
+    };
+    state.secure(secured);
+    Some(Stream::Secured(stream))
 }
 
 async fn h1(peer: Rc<Peer>, gate: Gate<Stream>) {

@@ -11,12 +11,14 @@ use crate::keys::Keyrings;
 use crate::route::{Table, shape};
 use crate::rules::PhaseRules;
 use crate::telemetry::{Metrics, RouteMetrics};
-use crate::tls;
+use crate::tls::{self, Gathering};
 
 /// One whole state that requests are served under.
 pub(crate) struct Snapshot {
     pub(crate) tables: Vec<Table>,
     pub(crate) listener_names: Vec<Arc<str>>,
+    /// Listeners whose peers a mesh's proxy has authenticated.
+    pub(crate) behind_mesh: Vec<bool>,
     pub(crate) limits: config::Limits,
     pub(crate) timeouts: config::Timeouts,
     /// Counters of what reaches no route, by listener.
@@ -50,10 +52,9 @@ impl Route {
     }
 }
 
-/// An upstream, compiled. Pools are keyed by `id` and `generation`: another identity, another connection.
+/// An upstream, compiled. Pools are keyed by `id` and generation: another identity, another connection.
 pub(crate) struct Upstream {
     pub(crate) id: usize,
-    pub(crate) generation: u64,
     pub(crate) name: Arc<str>,
     pub(crate) target: config::Target,
     pub(crate) protocol: config::Protocol,
@@ -62,7 +63,7 @@ pub(crate) struct Upstream {
     pub(crate) authority: Authority,
     pub(crate) host: HeaderValue,
     pub(crate) prefix: String,
-    pub(crate) tls: Option<tls::Client>,
+    pub(crate) tls: Option<Arc<tls::Client>>,
 }
 
 /// Why a checked configuration still cannot be served.
@@ -75,6 +76,9 @@ pub enum BuildError {
     /// Selectors of a route.
     #[error("route {0}: {1}")]
     Rules(String, String),
+    /// A listener's certificates.
+    #[error("listener {0}: {1}")]
+    Listener(String, String),
     /// An upstream's name or certificates.
     #[error("upstream {0}: {1}")]
     Upstream(String, String),
@@ -85,12 +89,17 @@ impl Snapshot {
     ///
     /// # Errors
     /// What only shows when files are read or patterns compiled.
-    pub(crate) fn build(config: &Config, keyrings: &Arc<Keyrings>, metrics: &Metrics) -> Result<Self, BuildError> {
+    pub(crate) fn build(
+        config: &Config,
+        keyrings: &Arc<Keyrings>,
+        metrics: &Metrics,
+        identities: &mut Gathering<'_>,
+    ) -> Result<Self, BuildError> {
         let upstreams = config
             .upstreams
             .iter()
             .enumerate()
-            .map(|(id, upstream)| Upstream::build(id, upstream).map(Arc::new))
+            .map(|(id, upstream)| Upstream::build(id, upstream, identities).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let mut routes = Vec::with_capacity(config.routes.len());
         for text in &config.routes {
@@ -104,6 +113,7 @@ impl Snapshot {
         Ok(Self {
             tables,
             listener_names: config.listeners.iter().map(|listener| listener.name.as_str().into()).collect(),
+            behind_mesh: config.listeners.iter().map(|listener| listener.trust == config::Trust::Mesh).collect(),
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
             unrouted: config
@@ -116,20 +126,20 @@ impl Snapshot {
 }
 
 impl Upstream {
-    fn build(id: usize, upstream: &config::Upstream) -> Result<Self, BuildError> {
+    fn build(id: usize, upstream: &config::Upstream, identities: &mut Gathering<'_>) -> Result<Self, BuildError> {
         let wrong = |what: String| BuildError::Upstream(upstream.name.clone(), what);
         let authority: Authority =
             upstream.authority.parse().map_err(|_| wrong("its host is no valid authority".to_owned()))?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|error| wrong(error.to_string()))?;
-        let tls = match (upstream.scheme, &upstream.target) {
-            (config::Scheme::Https, config::Target::Tcp { host, .. }) => {
-                Some(tls::client(host, upstream.protocol, upstream.ca_file.as_deref()).map_err(wrong)?)
+        let tls = match (&upstream.tls, &upstream.target) {
+            (Some(tls), config::Target::Tcp { host, .. }) => {
+                let client = identities.client(tls, host, upstream.protocol);
+                Some(client.map_err(|refused| wrong(refused.to_string()))?)
             }
             _ => None,
         };
         Ok(Self {
             id,
-            generation: 0,
             name: upstream.name.as_str().into(),
             target: upstream.target.clone(),
             protocol: upstream.protocol,
@@ -140,6 +150,11 @@ impl Upstream {
             prefix: upstream.prefix.clone(),
             tls,
         })
+    }
+
+    /// The number of the identity it is spoken to under now.
+    pub(crate) fn generation(&self) -> u64 {
+        self.tls.as_ref().map_or(0, |tls| tls.now().number)
     }
 
     /// HTTP/2 is configured, whatever ALPN might say.

@@ -6,13 +6,16 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{client, server};
 
 /// A connected socket.
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    /// Towards an upstream.
+    Tls(Box<client::TlsStream<TcpStream>>),
+    /// From whoever connects to us.
+    Secured(Box<server::TlsStream<TcpStream>>),
 }
 
 macro_rules! each {
@@ -21,6 +24,7 @@ macro_rules! each {
             Stream::Tcp($io) => $call,
             Stream::Unix($io) => $call,
             Stream::Tls($io) => $call,
+            Stream::Secured($io) => $call,
         }
     };
 }
@@ -57,6 +61,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Unix(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
+            Self::Secured(io) => io.is_write_vectored(),
         }
     }
 }

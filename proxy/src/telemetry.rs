@@ -5,9 +5,11 @@ mod id;
 mod logs;
 mod metrics;
 mod route;
+mod tls;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use id::{RequestId, RequestIds, X_REQUEST_ID};
 pub(crate) use logs::{RequestLine, install};
 pub(crate) use metrics::{ConnectionGuard, Metrics, Peer};
 pub(crate) use route::{End, FieldResult, RouteMetrics, RuleMetrics};
+pub(crate) use tls::{CertificateGauge, Handshake};

@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::serve::serve;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Metrics, Peer, RequestIds};
+use crate::tls;
 
 /// How often connections are compared with their deadlines.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) stop: watch::Receiver<Stop>,
+    /// TLS of each listener.
+    pub(crate) tls: Arc<[Option<Arc<tls::Server>>]>,
 }
 
 /// How far the process is on its way out.
@@ -52,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Shared,
     pub(crate) pool: Pool,
     pub(crate) ids: RequestIds,
+    /// TLS handshakes in progress.
+    pub(crate) handshakes: Semaphore,
     connections: RefCell<Vec<Weak<GateState>>>,
 }
 
@@ -68,8 +73,15 @@ impl Worker {
 /// What the system says when the runtime cannot be built or a socket not be registered.
 pub(crate) fn run(id: usize, shared: Shared, listeners: Vec<Bound>) -> io::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker =
-        Rc::new(Worker { id, shared, pool: Pool::new(), ids: RequestIds::new(), connections: RefCell::default() });
+    let handshakes = Semaphore::new(shared.snapshot.load().limits.handshakes.get());
+    let worker = Rc::new(Worker {
+        id,
+        shared,
+        pool: Pool::new(),
+        ids: RequestIds::new(),
+        handshakes,
+        connections: RefCell::default(),
+    });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let mut accepting = Vec::new();
@@ -130,7 +142,8 @@ async fn sweep(worker: Rc<Worker>) {
             let Some(state) = connection.upgrade() else {
                 return false;
             };
-            state.check(now, snapshot.timeouts.head, snapshot.timeouts.idle);
+            let timeouts = &snapshot.timeouts;
+            state.check(now, timeouts.head, timeouts.idle, timeouts.identity_age);
             true
         });
         ticks = ticks.wrapping_add(1);

@@ -12,45 +12,90 @@ pub struct Authority {
     folder: TempDir,
 }
 
+/// What a certificate says.
+#[derive(Debug, Clone)]
+pub struct Wish<'a> {
+    /// `DNS:localhost`, `URI:spiffe://…`, comma between them.
+    pub names: &'a str,
+    /// Extended key usage: `clientAuth`, `serverAuth`; empty for none.
+    pub usage: &'a str,
+    /// From now on; −1 is one that has expired.
+    pub days: i32,
+    /// `ec:P-256`, `rsa:1024`.
+    pub key: &'a str,
+}
+
+impl Default for Wish<'_> {
+    fn default() -> Self {
+        Self { names: "DNS:localhost", usage: "", days: 30, key: "ec:P-256" }
+    }
+}
+
+fn key_arguments(key: &str) -> Vec<String> {
+    match key.split_once(':') {
+        Some(("ec", curve)) => {
+            ["-newkey", "ec", "-pkeyopt", &format!("ec_paramgen_curve:{curve}"), "-nodes"].map(str::to_owned).to_vec()
+        }
+        _ => ["-newkey", key, "-nodes"].map(str::to_owned).to_vec(),
+    }
+}
+
 impl Authority {
     /// A new authority.
     pub fn new() -> Self {
         let this = Self { folder: tempfile::tempdir().unwrap() };
-        tools::run(
-            tools::program("openssl")
-                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-                .args(["-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=tests", "-days", "30"])
-                .current_dir(this.folder.path()),
-        );
+        this.openssl(|openssl| {
+            openssl
+                .args(["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=tests", "-days", "30"])
+                .args(key_arguments("ec:P-256"))
+        });
+        let settings = "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\ndefault_md=sha256\ndefault_crl_days=30\n\
+                        crlnumber=number.txt\n";
+        for (name, text) in [("ca.cnf", settings), ("index.txt", ""), ("number.txt", "01\n")] {
+            std::fs::write(this.path(name), text).unwrap();
+        }
         this
+    }
+
+    fn openssl(&self, with: impl FnOnce(&mut std::process::Command) -> &mut std::process::Command) {
+        let mut command = tools::program("openssl");
+        command.current_dir(self.folder.path());
+        tools::run(with(&mut command));
     }
 
     /// Signs a certificate for `host`, valid for so many days from now on; −1 is one that has expired.
     pub fn sign(&self, file: &str, host: &str, days: i32) {
-        tools::run(
-            tools::program("openssl")
-                .args([
-                    "req",
-                    "-new",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:P-256",
-                    "-nodes",
-                    "-subj",
-                    "/CN=x",
-                ])
+        self.issue(file, &Wish { names: &format!("DNS:{host}"), days, ..Wish::default() });
+    }
+
+    /// Signs what is wished for.
+    pub fn issue(&self, file: &str, wish: &Wish<'_>) {
+        self.openssl(|openssl| {
+            openssl
+                .args(["req", "-new", "-subj", &format!("/CN={file}")])
+                .args(key_arguments(wish.key))
                 .args(["-keyout", &format!("{file}.key"), "-out", &format!("{file}.csr")])
-                .args(["-addext", &format!("subjectAltName=DNS:{host}")])
-                .current_dir(self.folder.path()),
-        );
-        tools::run(
-            tools::program("openssl")
+                .args(["-addext", &format!("subjectAltName={}", wish.names)]);
+            match wish.usage {
+                "" => openssl,
+                usage => openssl.args(["-addext", &format!("extendedKeyUsage={usage}")]),
+            }
+        });
+        self.openssl(|openssl| {
+            openssl
                 .args(["x509", "-req", "-in", &format!("{file}.csr"), "-CA", "ca.pem", "-CAkey", "ca.key"])
-                .args(["-CAcreateserial", "-copy_extensions", "copyall", "-days", &days.to_string()])
+                .args(["-CAcreateserial", "-copy_extensions", "copyall", "-days", &wish.days.to_string()])
                 .args(["-out", &format!("{file}.pem")])
-                .current_dir(self.folder.path()),
-        );
+        });
+    }
+
+    /// Revokes certificates, if any, and writes the list of all that are, `crl.pem`.
+    pub fn revoke(&self, files: &[&str]) {
+        let own = ["ca", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key"];
+        for file in files {
+            self.openssl(|openssl| openssl.args(own).args(["-revoke", &format!("{file}.pem")]));
+        }
+        self.openssl(|openssl| openssl.args(own).args(["-gencrl", "-out", "crl.pem"]));
     }
 
     /// A file of it.

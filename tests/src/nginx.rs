@@ -34,6 +34,14 @@ impl Nginx {
         Self::start(&format!("ssl {protocol}"), &tls)
     }
 
+    /// The same, for clients with a certificate of this authority.
+    pub fn mtls_store(certificate: &str, key: &str, ca: &str) -> Self {
+        let tls = format!(
+            "ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_client_certificate {ca}; ssl_verify_client on;"
+        );
+        Self::start("ssl", &tls)
+    }
+
     fn start(listen: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = free_port();

@@ -3,12 +3,14 @@
 use super::routes::{Traffic, check, ops, upstream};
 use super::rules::{checked, plain};
 use super::sockets::Socket;
-use super::tls::Parts;
+use super::tls::{NOT_ON_UNIX, Parts};
 use super::{Reader, one_of};
 use crate::env::Settings;
 use crate::problem::{Place, Problem};
 use crate::value::{self, Read, url};
-use crate::{Bind, Direction, Listener, PeerPattern, Phase, Protocol, Route, Rule, Selector, Trust, UpstreamTls};
+use crate::{
+    Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Selector, Trust, UpstreamTls,
+};
 
 /// Variables that make what a document with `routes:` says itself.
 const MAKES_ROUTES: &[&str] = &[
@@ -113,31 +115,39 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
     let out = v.read("OILSKIN_UPSTREAM", url::parse);
     let app = v.read("OILSKIN_APP", url::parse);
     let (tls_made, app_tls_made) = (tls.is_some(), app_tls.is_some());
-    let mut side =
-        |name: &str, (url, upstream_tls): (url::Url, Option<UpstreamTls>), bind: Bind, direction, trust, tls| {
-            let index = traffic.listeners.len();
-            let place = listener_place(name);
-            traffic.sockets.push(Socket { setting: place.to_string(), place, bind: bind.clone() });
-            traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust, tls });
-            let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
-            traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, upstream_tls));
-            let (request, response) = ops(direction);
-            traffic.routes.push(Route {
-                name: name.to_owned(),
-                listener: index,
-                path: None,
-                methods: Vec::new(),
-                host: None,
-                upstream: index,
-                keep_host: false,
-                request: Phase { op: request, rules: rules.clone() },
-                response: Phase { op: response, rules: rules.clone() },
-                opaque: opaque.clone().unwrap_or_default(),
-                require_inspection: false,
-                tenant: None,
-                access_log,
-            });
-        };
+    let mut wrong = Vec::new();
+    let mut side = |name: &str,
+                    (url, upstream_tls): (url::Url, Option<UpstreamTls>),
+                    bind: Bind,
+                    direction,
+                    trust,
+                    tls: Option<ListenerTls>| {
+        let index = traffic.listeners.len();
+        let place = listener_place(name);
+        if tls.is_some() && matches!(bind, Bind::Unix(_)) {
+            wrong.push(Problem::new(&place, "", NOT_ON_UNIX));
+        }
+        traffic.sockets.push(Socket { setting: place.to_string(), place, bind: bind.clone() });
+        traffic.listeners.push(Listener { name: name.to_owned(), bind, direction, trust, tls });
+        let upstream_name = if direction == Direction::Egress { "upstream" } else { "app" };
+        traffic.upstreams.push(upstream(upstream_name, url, Protocol::Auto, upstream_tls));
+        let (request, response) = ops(direction);
+        traffic.routes.push(Route {
+            name: name.to_owned(),
+            listener: index,
+            path: None,
+            methods: Vec::new(),
+            host: None,
+            upstream: index,
+            keep_host: false,
+            request: Phase { op: request, rules: rules.clone() },
+            response: Phase { op: response, rules: rules.clone() },
+            opaque: opaque.clone().unwrap_or_default(),
+            require_inspection: false,
+            tenant: None,
+            access_log,
+        });
+    };
     if let Some(url) = out {
         let bind = listen.unwrap_or(Bind::Tcp(([127, 0, 0, 1], 16001).into()));
         let upstream_tls = upstream_tls.or_else(|| Parts::default().upstream().ok());
@@ -168,6 +178,7 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
                        protected), or OILSKIN_CONFIG to a document with routes, or run `oilskin dev` to try it";
         v.r.problem(&Place::Nowhere, "", message);
     }
+    v.r.problems.append(&mut wrong);
     for route in &traffic.routes {
         check(v.r, &listener_place(&route.name), "", route, &traffic, warnings);
     }

@@ -32,6 +32,9 @@ pub(super) fn listeners(r: &mut Reader<'_>, tree: &Node) -> (Vec<Listener>, Vec<
         if trust == Trust::Mesh && !value::is_local(&bind) {
             r.problem(&node.place, &at, "trust: mesh is for loopback: elsewhere anyone could connect past the mesh");
         }
+        if tls.is_some() && matches!(bind, Bind::Unix(_)) {
+            r.problem(&node.place, &join(&at, "tls"), tls::NOT_ON_UNIX);
+        }
         if listeners.iter().any(|other| other.name == name) {
             r.problem(&node.place, &at, format!("a second listener is named {name}"));
         }

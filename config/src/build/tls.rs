@@ -15,6 +15,9 @@ fn path(text: &str) -> value::Read<PathBuf> {
     }
 }
 
+pub(super) const NOT_ON_UNIX: &str =
+    "a Unix socket stays inside this machine and speaks no TLS: its peers are told by their file rights";
+
 /// What stands in both places, however it was written.
 #[derive(Default)]
 pub(super) struct Parts {

@@ -10,6 +10,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Histogram;
+use super::tls::{CertificateGauge, Handshake, Tls};
 
 /// All metrics of a process.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Metrics {
     reload_failed: Gauge,
     generation: Gauge<u64, AtomicU64>,
     epochs: Family<KeysetLabel, Gauge<u64, AtomicU64>>,
+    tls: Tls,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,6 +100,7 @@ impl Metrics {
             reload_failed: Gauge::default(),
             generation: Gauge::default(),
             epochs: Family::default(),
+            tls: Tls::default(),
         };
         metrics.registry.register("connections", "Open connections", connections);
         metrics.register_traffic();
@@ -132,6 +135,7 @@ impl Metrics {
         );
         registry.register("config_generation", "Configurations taken since the start", self.generation.clone());
         registry.register("keyset_epoch", "Epoch of the keyset document in use", self.epochs.clone());
+        self.tls.register(registry);
         registry.register("build", "What runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 
@@ -165,6 +169,16 @@ impl Metrics {
     /// A keyset document was loaded.
     pub(crate) fn keyset_epoch(&self, keyset: &str, epoch: u64) {
         self.epochs.get_or_create(&KeysetLabel { keyset: keyset.to_owned() }).set(epoch);
+    }
+
+    /// The metrics of one certificate source.
+    pub(crate) fn certificate(&self, source: &str) -> CertificateGauge {
+        self.tls.certificate(source)
+    }
+
+    /// A TLS handshake has ended.
+    pub(crate) fn handshake(&self, peer: Peer, done: &Handshake) {
+        self.tls.handshake(peer, done);
     }
 
     /// Media type of [`Metrics::text`].

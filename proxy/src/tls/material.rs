@@ -1,0 +1,267 @@
+//! What a source gives: a chain with its key, authorities, revocation lists. Checked as far as it can be by itself.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+
+/// Longest chain we send or take, in certificates.
+pub(crate) const MAX_CHAIN: usize = 10;
+
+/// Largest file read, in bytes: a revocation list of 100,000 entries has about 4 MB.
+const MAX_FILE: u64 = 16 << 20;
+
+/// One whole state of a source.
+#[derive(Default)]
+pub(crate) struct Material {
+    pub(crate) certificate: Option<Certificate>,
+    pub(crate) trust: Option<Trust>,
+    pub(crate) crls: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Material {
+    /// Whether both are the same. A chain has one key, so equal chains are enough.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let chain = |material: &Self| material.certificate.as_ref().map(|one| one.key.cert.clone());
+        let anchors = |material: &Self| material.trust.as_ref().map(|trust| trust.anchors.clone());
+        chain(self) == chain(other) && anchors(self) == anchors(other) && self.crls == other.crls
+    }
+}
+
+/// A chain and its private key, which fit each other.
+pub(crate) struct Certificate {
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) facts: Facts,
+}
+
+/// Authorities.
+#[derive(Default)]
+pub(crate) struct Trust {
+    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// What a certificate says of itself, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Hexadecimal, colons between bytes.
+    pub(crate) serial: String,
+    pub(crate) issuer: String,
+    /// `DNS:`, `URI:`, `IP:` and so on.
+    pub(crate) names: Vec<String>,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
+}
+
+/// Why material cannot be used. The text says what to do and holds nothing of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// A word for metrics.
+    pub(crate) reason: &'static str,
+    pub(crate) text: String,
+}
+
+impl Refused {
+    pub(crate) fn new(reason: &'static str, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Certificate {
+    /// A chain, leaf first, with its key.
+    ///
+    /// # Errors
+    /// `certificate`, `chain`, `key`, `mismatch`, `expired`, `early`.
+    pub(crate) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, Refused> {
+        let Some(leaf) = chain.first() else { return Err(Refused::new("certificate", "there is no certificate")) };
+        if chain.len() > MAX_CHAIN {
+            let text = format!("the chain has {} certificates, more than {MAX_CHAIN}", chain.len());
+            return Err(Refused::new("chain", text));
+        }
+        let facts = Facts::of(leaf)?;
+        issued_by_each_other(&chain)?;
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                Refused::new("mismatch", "the private key does not fit the certificate: they are of two pairs")
+            }
+            error => Refused::new("key", format!("the private key cannot be used: {error}")),
+        })?;
+        Ok(Self { key: Arc::new(key), facts })
+    }
+}
+
+/// Each certificate of a chain names the next one as its issuer. Signatures are checked by whoever the chain is shown to, and by
+/// the handshake with ourselves.
+fn issued_by_each_other(chain: &[CertificateDer<'static>]) -> Result<(), Refused> {
+    let parsed = chain.iter().map(|one| parsed(one)).collect::<Result<Vec<_>, _>>()?;
+    for (at, pair) in parsed.windows(2).enumerate() {
+        if let [one, next] = pair
+            && one.issuer().as_raw() != next.subject().as_raw()
+        {
+            let text = format!(
+                "certificate {} of the chain is not issued by the one behind it: leaf first, then each issuer",
+                at + 1
+            );
+            return Err(Refused::new("chain", text));
+        }
+    }
+    Ok(())
+}
+
+fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Refused> {
+    match X509Certificate::from_der(der.as_ref()) {
+        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        _ => Err(Refused::new("certificate", "a certificate cannot be read: its DER is broken")),
+    }
+}
+
+impl Facts {
+    pub(crate) fn of(der: &CertificateDer<'_>) -> Result<Self, Refused> {
+        let certificate = parsed(der)?;
+        let names = certificate.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        });
+        Ok(Self {
+            serial: certificate.raw_serial_as_string(),
+            issuer: certificate.issuer().to_string(),
+            names: names.flatten().map(shown).collect(),
+            not_before: time(certificate.validity().not_before.timestamp()),
+            not_after: time(certificate.validity().not_after.timestamp()),
+        })
+    }
+
+    /// Whether it may be used at `now`.
+    ///
+    /// # Errors
+    /// `early`, `expired`.
+    pub(crate) fn check(&self, now: SystemTime) -> Result<(), Refused> {
+        if now < self.not_before {
+            let text = "the certificate is not valid yet: check this machine's clock and the certificate's notBefore";
+            return Err(Refused::new("early", text));
+        }
+        match now < self.not_after {
+            true => Ok(()),
+            false => Err(Refused::new("expired", "the certificate has expired")),
+        }
+    }
+}
+
+fn shown(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) => format!("DNS:{name}"),
+        GeneralName::URI(uri) => format!("URI:{uri}"),
+        GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+            (Ok(four), _) => format!("IP:{}", std::net::Ipv4Addr::from(four)),
+            (_, Ok(sixteen)) => format!("IP:{}", std::net::Ipv6Addr::from(sixteen)),
+            _ => "IP:?".to_owned(),
+        },
+        GeneralName::RFC822Name(name) => format!("email:{name}"),
+        _ => "other".to_owned(),
+    }
+}
+
+fn time(seconds: i64) -> SystemTime {
+    match u64::try_from(seconds) {
+        Ok(after) => UNIX_EPOCH + Duration::from_secs(after),
+        Err(_) => UNIX_EPOCH,
+    }
+}
+
+/// The end of a certificate's life; none where it cannot be read.
+pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<SystemTime> {
+    parsed(der).ok().map(|certificate| time(certificate.validity().not_after.timestamp()))
+}
+
+impl Trust {
+    /// Authorities from a file's text.
+    ///
+    /// # Errors
+    /// `authority`.
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, Refused> {
+        let mut anchors = Vec::new();
+        for certificate in certificates(pem)? {
+            let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
+                Refused::new("authority", format!("an authority's certificate cannot be used: {error}"))
+            })?;
+            anchors.push(anchor.to_owned());
+        }
+        match anchors.is_empty() {
+            true => Err(Refused::new("authority", "there is no certificate (PEM) of an authority")),
+            false => Ok(Self { anchors }),
+        }
+    }
+}
+
+/// The certificates of a text.
+///
+/// # Errors
+/// `certificate`.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Refused> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Refused::new("certificate", format!("the PEM is broken: {error}")))
+}
+
+/// The one private key of a text.
+///
+/// # Errors
+/// `key`.
+pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Refused> {
+    let encrypted = [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"];
+    if encrypted.iter().any(|mark| memchr::memmem::find(pem, mark).is_some()) {
+        let text = "the private key is encrypted: store it without a passphrase in a file that only this user can read";
+        return Err(Refused::new("key", text));
+    }
+    // The library's error may quote what it read.
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
+        Refused::new("key", "there is no private key (PEM: PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY)")
+    })
+}
+
+/// The revocation lists of a text.
+///
+/// # Errors
+/// `crl`.
+pub(crate) fn crls(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Refused> {
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Refused::new("crl", format!("the PEM is broken: {error}")))?;
+    match lists.is_empty() {
+        true => Err(Refused::new("crl", "there is no revocation list (PEM: X509 CRL)")),
+        false => Ok(lists),
+    }
+}
+
+/// Reads a file that must be one: no directory, no FIFO that would never end, nothing without bound.
+///
+/// # Errors
+/// `file`.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Refused> {
+    let wrong = |what: String| Refused::new("file", format!("{}: {what}", path.display()));
+    let about = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    if !about.is_file() {
+        return Err(wrong("it is no file".to_owned()));
+    }
+    if about.len() > MAX_FILE {
+        return Err(wrong(format!("it is larger than {MAX_FILE} bytes")));
+    }
+    std::fs::read(path).map_err(|error| wrong(error.to_string()))
+}

@@ -1,0 +1,221 @@
+//! Who the other side is: the chain to an authority, revocation, and the names that are meant.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use oilskin_config::PeerPattern;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use webpki::{
+    BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationOptionsBuilder,
+};
+
+use super::material::{MAX_CHAIN, Material, Refused};
+
+/// Judges peers' certificates. One is made for each state of a source, and never changes.
+pub(crate) struct Peers {
+    provider: Arc<CryptoProvider>,
+    anchors: Vec<TrustAnchor<'static>>,
+    crls: Vec<CertRevocationList<'static>>,
+    allow: Vec<PeerPattern>,
+    /// Clients may come without a certificate.
+    optional: bool,
+    /// What clients are told that we know.
+    hints: Vec<DistinguishedName>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("anchors", &self.anchors.len()).field("allow", &self.allow).finish()
+    }
+}
+
+impl Peers {
+    /// A judge by the authorities and lists of `material`, and `more` authorities.
+    ///
+    /// # Errors
+    /// `crl`: a revocation list that cannot be read.
+    pub(crate) fn new(
+        provider: &Arc<CryptoProvider>,
+        material: &Material,
+        more: &[TrustAnchor<'static>],
+        allow: &[PeerPattern],
+        optional: bool,
+    ) -> Result<Self, Refused> {
+        let own = material.trust.iter().flat_map(|trust| &trust.anchors);
+        let anchors: Vec<_> = own.chain(more).cloned().collect();
+        let crls = material
+            .crls
+            .iter()
+            .map(|list| {
+                BorrowedCertRevocationList::from_der(list.as_ref())
+                    .and_then(|list| list.to_owned())
+                    .map(|list: OwnedCertRevocationList| CertRevocationList::from(list))
+                    .map_err(|error| Refused::new("crl", format!("a revocation list cannot be used: {error}")))
+            })
+            .collect::<Result<_, _>>()?;
+        let hints = anchors.iter().map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref())).collect();
+        Ok(Self { provider: Arc::clone(provider), anchors, crls, allow: allow.to_vec(), optional, hints })
+    }
+
+    /// Whether the chain leads to an authority, now, is not revoked, and carries a name that is allowed.
+    ///
+    /// # Errors
+    /// What is wrong, as an alert can say it.
+    fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+        name: Option<&ServerName<'_>>,
+    ) -> Result<(), Error> {
+        // Each path is a signature to check; webpki has a budget of its own, which this keeps far from.
+        if rest.len() >= MAX_CHAIN {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        let certificate = EndEntityCert::try_from(leaf).map_err(told)?;
+        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        // A certificate that no list speaks of is refused, and so is one whose list has expired.
+        let revocation = RevocationOptionsBuilder::new(&lists)
+            .ok()
+            .map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        certificate.verify_for_usage(algorithms, &self.anchors, rest, now, usage, revocation, None).map_err(told)?;
+        if self.allow.is_empty() {
+            return match name {
+                Some(name) => certificate.verify_is_valid_for_subject_name(name).map_err(told),
+                None => Ok(()),
+            };
+        }
+        // SPIFFE's X.509-SVID has exactly one URI (section 2 of that document): of two nobody can say which is meant.
+        let uris: Vec<&str> = certificate.valid_uri_names().collect();
+        let by_uri = match uris.as_slice() {
+            [uri] => self.allow.iter().any(|pattern| pattern.is_uri(uri)),
+            _ => false,
+        };
+        let by_dns = || certificate.valid_dns_names().any(|dns| self.allow.iter().any(|pattern| pattern.is_dns(dns)));
+        match by_uri || by_dns() {
+            true => Ok(()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    /// Whether a client that was let in once would be let in now.
+    pub(crate) fn still_takes(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        match chain.split_first() {
+            None => self.optional,
+            Some((leaf, rest)) => self.check(leaf, rest, unix(now), KeyUsage::client_auth(), None).is_ok(),
+        }
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn unix(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+/// webpki's words in rustls' ones, which become alerts.
+fn told(error: webpki::Error) -> Error {
+    use webpki::Error as E;
+    let told = match error {
+        E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
+        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::CertRevoked => CertificateError::Revoked,
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
+        E::CertNotValidForName(_) => CertificateError::NotValidForName,
+        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        _ => CertificateError::BadEncoding,
+    };
+    told.into()
+}
+
+impl ClientCertVerifier for Peers {
+    fn offer_client_auth(&self) -> bool {
+        !self.anchors.is_empty()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(leaf, rest, now, KeyUsage::client_auth(), None).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}
+
+impl ServerCertVerifier for Peers {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(leaf, rest, now, KeyUsage::server_auth(), Some(name)).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes()
+    }
+}

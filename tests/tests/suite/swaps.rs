@@ -1,0 +1,240 @@
+//! Certificates, authorities and revocation lists that change while traffic flows.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use oilskin_tests::certificates::{Authority, Wish};
+use oilskin_tests::keys::Keys;
+use oilskin_tests::process::Process;
+use oilskin_tests::tools::Killed;
+use oilskin_tests::{Upstream, client, tools};
+
+const CLIENT: Wish<'_> =
+    Wish { names: "URI:spiffe://mesh.test/ns/shop/sa/web", usage: "clientAuth", days: 30, key: "ec:P-256" };
+
+/// A folder as kubelet makes it: names that lead through `..data` to a folder of this version.
+struct Mounted {
+    folder: tempfile::TempDir,
+    version: std::cell::Cell<u32>,
+}
+
+impl Mounted {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), version: std::cell::Cell::new(0) }
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.folder.path().join(file).display().to_string()
+    }
+
+    /// Another version of all files, live with one rename.
+    fn put(&self, files: &[(&str, String)]) {
+        let version = self.version.replace(self.version.get() + 1);
+        let folder = self.folder.path().join(format!("..{version}"));
+        std::fs::create_dir(&folder).unwrap();
+        for (name, from) in files {
+            std::fs::copy(from, folder.join(name)).unwrap();
+            let shown = self.folder.path().join(name);
+            if !shown.exists() && std::fs::symlink_metadata(&shown).is_err() {
+                std::os::unix::fs::symlink(Path::new("..data").join(name), shown).unwrap();
+            }
+        }
+        let next = self.folder.path().join("..data_tmp");
+        std::os::unix::fs::symlink(format!("..{version}"), &next).unwrap();
+        std::fs::rename(next, self.folder.path().join("..data")).unwrap();
+    }
+}
+
+fn pair(authority: &Authority, name: &str) -> Vec<(&'static str, String)> {
+    vec![("tls.crt", authority.path(&format!("{name}.pem"))), ("tls.key", authority.path(&format!("{name}.key")))]
+}
+
+/// The common name of the certificate that is served now.
+fn served(process: &Process) -> String {
+    let mut openssl = tools::program("openssl");
+    openssl.args(["s_client", "-connect", &process.address().to_string(), "-servername", "localhost"]);
+    let shown = openssl.stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let subject = shown.lines().find(|line| line.starts_with("subject=")).unwrap_or_default().to_owned();
+    subject.rsplit('=').next().unwrap_or_default().trim().to_owned()
+}
+
+fn start(keys: &Keys, upstream: &Upstream, mounted: &Mounted, more: &[(&str, &str)]) -> Process {
+    let (certificate, key, url) = (mounted.path("tls.crt"), mounted.path("tls.key"), upstream.url());
+    let mut vars = vec![
+        ("OILSKIN_UPSTREAM", url.as_str()),
+        ("OILSKIN_TLS_CERT_FILE", certificate.as_str()),
+        ("OILSKIN_TLS_KEY_FILE", key.as_str()),
+    ];
+    vars.extend_from_slice(more);
+    Process::start(keys, &vars)
+}
+
+#[test]
+fn kubelet_s_swap_of_a_symlink_is_seen_and_the_new_certificate_served() {
+    let (authority, mounted, upstream) = (Authority::new(), Mounted::new(), Upstream::echo());
+    for name in ["first", "second"] {
+        authority.issue(name, &Wish::default());
+    }
+    mounted.put(&pair(&authority, "first"));
+    let process = start(&Keys::new(), &upstream, &mounted, &[]);
+    assert_eq!(served(&process), "first");
+    mounted.put(&pair(&authority, "second"));
+    tools::until("the second certificate", || (served(&process) == "second").then_some(()));
+    assert!(process.metrics_page().contains("result=\"ok\"} 2"), "{}", process.metrics_page());
+}
+
+#[test]
+fn a_key_that_does_not_fit_leaves_the_old_certificate_in_place_and_is_told_and_mended() {
+    let (authority, mounted, upstream) = (Authority::new(), Mounted::new(), Upstream::echo());
+    for name in ["first", "second"] {
+        authority.issue(name, &Wish::default());
+    }
+    mounted.put(&pair(&authority, "first"));
+    let admin = oilskin_tests::process::free_port().to_string();
+    let process = start(&Keys::new(), &upstream, &mounted, &[("OILSKIN_ADMIN_LISTEN", &admin)]);
+    let mixed = vec![("tls.crt", authority.path("second.pem")), ("tls.key", authority.path("first.key"))];
+    mounted.put(&mixed);
+    let line = process.logged(|line| line.contains("the old ones serve on"));
+    assert!(line.contains("\"reason\":\"mismatch\"") && line.contains("does not fit"), "{line}");
+    assert_eq!(served(&process), "first");
+    assert!(process.metrics_page().contains("result=\"mismatch\"} 1"), "{}", process.metrics_page());
+    let certs = client::json(admin.parse().unwrap(), "GET", "/certs", "").text();
+    assert!(certs.contains("\"reason\":\"mismatch\"") && certs.contains("\"days_left\":29"), "{certs}");
+    let printed = tools::oilskin()
+        .arg("certs")
+        .env("OILSKIN_ADMIN_LISTEN", &admin)
+        .env("OILSKIN_UPSTREAM", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("DNS:localhost") && printed.contains("refused"), "{printed}");
+    mounted.put(&pair(&authority, "second"));
+    tools::until("the second certificate", || (served(&process) == "second").then_some(()));
+    let certs = client::json(admin.parse().unwrap(), "GET", "/certs", "").text();
+    assert!(certs.contains("\"last_refusal\":null"), "{certs}");
+}
+
+#[test]
+fn files_written_in_place_and_piece_by_piece_are_taken_once_they_are_whole() {
+    let (authority, upstream) = (Authority::new(), Upstream::echo());
+    for name in ["first", "second"] {
+        authority.issue(name, &Wish::default());
+    }
+    let folder = Mounted::new();
+    for (name, from) in pair(&authority, "first") {
+        std::fs::copy(from, folder.path(name)).unwrap();
+    }
+    let process = start(&Keys::new(), &upstream, &folder, &[]);
+    for (name, from) in pair(&authority, "second") {
+        let whole = std::fs::read(from).unwrap();
+        let mut file = std::fs::File::create(folder.path(name)).unwrap();
+        for piece in whole.chunks(whole.len() / 4 + 1) {
+            file.write_all(piece).unwrap();
+            file.flush().unwrap();
+            tools::pause(std::time::Duration::from_millis(60));
+        }
+    }
+    tools::until("the second certificate", || (served(&process) == "second").then_some(()));
+    assert!(!process.log().iter().any(|line| line.contains("is refused")), "{:?}", process.log());
+}
+
+/// A TLS connection that stays open, by OpenSSL.
+struct Open {
+    child: Killed,
+    input: ChildStdin,
+}
+
+impl Open {
+    fn new(process: &Process, authority: &Authority, more: &[&str]) -> Self {
+        let mut openssl = tools::program("openssl");
+        openssl
+            .args([
+                "s_client",
+                "-connect",
+                &process.address().to_string(),
+                "-servername",
+                "localhost",
+                "-quiet",
+                "-no_ign_eof",
+            ])
+            .args(["-cert", &authority.path("client.pem"), "-key", &authority.path("client.key")])
+            .args(more);
+        let mut child = spawn(&mut openssl);
+        let input = child.stdin.take().unwrap();
+        Self { child: Killed(child), input }
+    }
+
+    /// A request on it; false where the connection is gone.
+    fn asks(&mut self) -> bool {
+        if self.input.write_all(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n").is_err() || self.input.flush().is_err() {
+            return false;
+        }
+        let mut answer = Vec::new();
+        let mut byte = [0];
+        let output = self.child.0.stdout.as_mut().unwrap();
+        while !answer.ends_with(b"\r\n\r\n") {
+            match output.read(&mut byte) {
+                Ok(1) => answer.push(byte[0]),
+                _ => return false,
+            }
+        }
+        answer.starts_with(b"HTTP/1.1 200")
+    }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn empty_answers() -> Upstream {
+    Upstream::scripted(|_, stream| oilskin_tests::upstream::respond(stream, "200 OK", &[], b""))
+}
+
+#[test]
+fn whom_the_new_trust_refuses_is_out_at_once_and_who_it_takes_stays() {
+    let (old, new, mounted) = (Authority::new(), Authority::new(), Mounted::new());
+    old.issue("server", &Wish::default());
+    old.issue("client", &CLIENT);
+    new.issue("client", &CLIENT);
+    let both = tempfile::NamedTempFile::new().unwrap();
+    let read = |path: String| std::fs::read_to_string(path).unwrap();
+    std::fs::write(both.path(), read(old.path("ca.pem")) + &read(new.path("ca.pem"))).unwrap();
+    let with = |ca: String| [pair(&old, "server"), vec![("ca.crt", ca)]].concat();
+    mounted.put(&with(both.path().display().to_string()));
+    let ca = mounted.path("ca.crt");
+    let process = start(&Keys::new(), &empty_answers(), &mounted, &[("OILSKIN_TLS_CLIENT_CA_FILE", &ca)]);
+    let (mut of_old, mut of_new) = (Open::new(&process, &old, &[]), Open::new(&process, &new, &[]));
+    assert!(of_old.asks() && of_new.asks());
+    mounted.put(&with(new.path("ca.pem")));
+    tools::until("the old client's end", || (!of_old.asks()).then_some(()));
+    assert!(of_new.asks(), "the new one stays");
+    assert!(!Open::new(&process, &old, &[]).asks());
+}
+
+#[test]
+fn a_session_of_before_is_not_resumed_after_its_client_was_revoked() {
+    let (authority, mounted) = (Authority::new(), Mounted::new());
+    authority.issue("server", &Wish::default());
+    authority.issue("client", &CLIENT);
+    authority.revoke(&[]);
+    let files = || {
+        let trust = [("ca.crt", authority.path("ca.pem")), ("crl.pem", authority.path("crl.pem"))];
+        [pair(&authority, "server"), trust.to_vec()].concat()
+    };
+    mounted.put(&files());
+    let (ca, crl) = (mounted.path("ca.crt"), mounted.path("crl.pem"));
+    let vars = [("OILSKIN_TLS_CLIENT_CA_FILE", ca.as_str()), ("OILSKIN_TLS_CRL_FILE", &crl)];
+    let process = start(&Keys::new(), &empty_answers(), &mounted, &vars);
+    let session = tempfile::NamedTempFile::new().unwrap();
+    let session = session.path().to_str().unwrap();
+    assert!(Open::new(&process, &authority, &["-sess_out", session]).asks());
+    assert!(Open::new(&process, &authority, &["-sess_in", session]).asks());
+    assert!(process.metrics_page().contains("outcome=\"resumed\"} 1"), "{}", process.metrics_page());
+    authority.revoke(&["client"]);
+    mounted.put(&files());
+    tools::until("the list in force", || (!Open::new(&process, &authority, &[]).asks()).then_some(()));
+    assert!(!Open::new(&process, &authority, &["-sess_in", session]).asks());
+    assert!(process.metrics_page().contains("outcome=\"resumed\"} 1"), "{}", process.metrics_page());
+}
