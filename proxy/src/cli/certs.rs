@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use oilskin_config::{Bind, Vars};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{Exit, Printer, read_file};
@@ -56,19 +57,18 @@ fn ask(admin: &Bind) -> anyhow::Result<Value> {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, asking).await? })
 }
 
-async fn get(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-) -> anyhow::Result<Bytes> {
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> anyhow::Result<Bytes> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with the process at the latest; what goes wrong on it shows in the answer.
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    let request = Request::get("/certs").header(HOST, "localhost").body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    anyhow::ensure!(answer.status().is_success(), "it answered {}", answer.status());
-    let body = Limited::new(answer.into_body(), MOST).collect().await;
-    Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+    let asking = async move {
+        let request = Request::get("/certs").header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await?;
+        anyhow::ensure!(answer.status().is_success(), "it answered {}", answer.status());
+        let body = Limited::new(answer.into_body(), MOST).collect().await;
+        Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+    };
+    // What goes wrong with the connection shows in the answer.
+    let (answer, _) = tokio::join!(asking, connection);
+    answer
 }
 
 /// A paragraph for each source.

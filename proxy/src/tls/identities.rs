@@ -77,7 +77,7 @@ enum User {
 /// A user's next state, to be stored.
 enum Prepared<'a> {
     Server(&'a Server, Served),
-    Client(&'a Client, ClientConfig),
+    Client(&'a Client, Arc<ClientConfig>),
 }
 
 /// One source.
@@ -272,7 +272,7 @@ impl Identities {
                 User::Client(client) if client.source == at => {
                     let next =
                         configs::client(&client.settings, client.protocol, &material, &client.native, &self.provider)?;
-                    prepared.push(Prepared::Client(client, next));
+                    prepared.push(Prepared::Client(client, Arc::new(next)));
                 }
                 _ => {}
             }
@@ -280,7 +280,7 @@ impl Identities {
         for prepared in prepared {
             match prepared {
                 Prepared::Server(server, next) => server.now.store(Arc::new(Generation::new(next))),
-                Prepared::Client(client, next) => client.now.store(Arc::new(Generation::new(Arc::new(next)))),
+                Prepared::Client(client, next) => client.now.store(Arc::new(Generation::new(next))),
             }
         }
         held.material.store(Some(material));
@@ -339,11 +339,8 @@ impl Identities {
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (at, held) in self.held.iter().enumerate() {
-            match &held.source {
-                Source::Files(files) => {
-                    tasks.spawn(files::watch(Arc::clone(&self), at, files.clone(), held.marks.clone()));
-                }
-                _ => {}
+            if let Source::Files(files) = &held.source {
+                tasks.spawn(files::watch(Arc::clone(&self), at, files.clone(), held.marks.clone()));
             }
         }
         while tasks.join_next().await.is_some() {}

@@ -127,7 +127,7 @@ fn issued_by_each_other(chain: &[CertificateDer<'static>]) -> Result<(), Refused
 
 fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Refused> {
     match X509Certificate::from_der(der.as_ref()) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Refused::new("certificate", "a certificate cannot be read: its DER is broken")),
     }
 }
