@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::messages::REQUEST;
+use crate::messages::{self, REQUEST};
 use crate::tools;
 
 /// Requests open at once: connections with HTTP/1.1, streams of eight connections with HTTP/2.
@@ -39,17 +39,26 @@ pub(crate) fn run(front: Front, address: SocketAddr, path: &str, seconds: u32, f
     }
 }
 
+/// Posts 15 kB over TLS and is answered as much.
+pub(crate) fn bulk(address: SocketAddr, seconds: u32, folder: &Path) -> Result<Counted> {
+    let script = folder.join("bulk.lua");
+    fs::write(&script, lua(&messages::bulk()))?;
+    let mut command = Command::new(tools::wrk()?);
+    command.args(["-t1", &format!("-c{OPEN}"), &format!("-d{seconds}s"), "-s"]).arg(&script);
+    read_wrk(&tools::output(command.arg(format!("https://{address}/bulk")))?)
+}
+
 fn wrk(url: &str, seconds: u32, folder: &Path) -> Result<Counted> {
     let script = folder.join("post.lua");
-    fs::write(&script, lua())?;
+    fs::write(&script, lua(REQUEST))?;
     let mut command = Command::new(tools::wrk()?);
     command.args(["-t1", &format!("-c{OPEN}"), &format!("-d{seconds}s"), "-s"]).arg(&script).arg(url);
     read_wrk(&tools::output(&mut command)?)
 }
 
-fn lua() -> String {
+fn lua(body: &str) -> String {
     format!(
-        "wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [[{REQUEST}]]\n\
+        "wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [==[{body}]==]\n\
          done = function(summary)\n  local e = summary.errors\n\
          \x20 print('counted', summary.requests, summary.duration, e.status, e.connect + e.read + e.write + e.timeout)\nend\n"
     )

@@ -2,6 +2,8 @@
 
 mod answer;
 mod callgrind;
+mod certificates;
+mod handshakes;
 mod load;
 mod machine;
 mod messages;

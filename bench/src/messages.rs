@@ -17,6 +17,15 @@ pub(crate) fn document(members: usize) -> String {
     format!(r#"{{"ssn":"123-45-6789",{}}}"#, members.join(","))
 }
 
+/// 15 kB of JSON.
+pub(crate) fn bulk() -> String {
+    let mut text = document(100);
+    text.truncate(15_000 - 2);
+    // Nobody reads it as JSON: what matters is its length.
+    text.push_str("\"}");
+    text
+}
+
 /// A POST of JSON over a connection that is kept.
 pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
     let length = body.len();

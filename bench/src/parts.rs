@@ -5,6 +5,7 @@ mod micro;
 mod side_by_side;
 mod start;
 mod stream;
+mod tls;
 
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,8 @@ pub(crate) enum Part {
     Rewriter,
     /// Where the instructions of a request go.
     Profile,
+    /// TLS: handshakes, bulk, open connections.
+    Tls,
 }
 
 /// How much is measured.
@@ -99,6 +102,7 @@ pub(crate) fn run(plan: &Plan) -> Found {
     part("selectors", plan.has(Part::Selectors), &|| instructions::selectors(plan));
     part("engine", plan.has(Part::Engine), &|| micro::engine(plan));
     part("rewriter", plan.has(Part::Rewriter), &|| micro::rewriter(plan));
+    part("tls", plan.has(Part::Tls), &|| tls::run(plan));
     part("profile", plan.has(Part::Profile), &|| instructions::profile(plan));
     all
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::certificates::Tls;
 use crate::load::Front;
 use crate::process::{Core, Running};
 pub(crate) use nginx::Origin;
@@ -66,15 +67,21 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Starts one before `origin`, with its files in `folder`.
-    pub(crate) fn start(kind: Kind, front: Front, origin: &Origin, folder: &Path) -> Result<Self> {
+    pub(crate) fn start(
+        kind: Kind,
+        front: Front,
+        tls: Option<Tls<'_>>,
+        origin: &Origin,
+        folder: &Path,
+    ) -> Result<Self> {
         let folder = &folder.join(kind.name().replace([' ', ','], "-"));
         std::fs::create_dir_all(folder)?;
         let upstream = origin.address();
         let (running, address) = match kind {
-            Kind::Nginx | Kind::NginxAgain => nginx::proxy(&kind.name(), front, upstream, folder),
+            Kind::Nginx | Kind::NginxAgain => nginx::proxy(&kind.name(), front, tls, upstream, folder),
             Kind::Haproxy => haproxy::proxy(front, upstream, folder),
-            Kind::Envoy => envoy::proxy(upstream, folder),
-            Kind::Oilskin => Settings::pass_through(upstream).start(Core::Proxy, folder),
+            Kind::Envoy => envoy::proxy(tls, upstream, folder),
+            Kind::Oilskin => Settings::pass_through(upstream).tls(tls).start(Core::Proxy, folder),
             Kind::OilskinFields(alg) | Kind::OilskinRoundTrip(alg) => {
                 Settings::fields(upstream, origin.keys(alg)).start(Core::Proxy, folder)
             }

@@ -27,6 +27,10 @@ pub(crate) fn h2load() -> Result<PathBuf> {
     program("h2load")
 }
 
+pub(crate) fn openssl() -> Result<PathBuf> {
+    program("openssl")
+}
+
 pub(crate) fn valgrind() -> Result<PathBuf> {
     program("valgrind")
 }

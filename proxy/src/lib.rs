@@ -41,3 +41,4 @@ pub use error::page as errors_page;
 pub use keys::KeyError;
 pub use offline::{Offline, OfflineError, Phase};
 pub use snapshot::BuildError;
+pub use tls::provider as tls_provider;

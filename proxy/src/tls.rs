@@ -20,8 +20,8 @@ pub(crate) use accept::{Secured, Verdict, accept, reason, settled};
 pub(crate) use identities::{Client, Gathering, Identities, Report, Server};
 pub(crate) use material::{Facts, Refused};
 
-/// ring, with the hybrid exchange before all others.
-fn provider() -> Arc<CryptoProvider> {
+/// What all our TLS is done with: ring, with the hybrid exchange before all others.
+pub fn provider() -> Arc<CryptoProvider> {
     // ML-KEM draws its randomness from libsodium, which must be ready for it; it only fails where there is none.
     let ready = libsodium_rs::ensure_init().is_ok();
     let mut provider = rustls::crypto::ring::default_provider();

@@ -58,7 +58,7 @@ fn run(part: &'static str, pairs: Vec<Pair>, plan: &Plan) -> Result<Found> {
 }
 
 /// CPU seconds of this thread that one run takes.
-fn seconds(run: &mut dyn FnMut()) -> f64 {
+pub(super) fn seconds(run: &mut dyn FnMut()) -> f64 {
     let started = now();
     let mut runs = 0;
     loop {

@@ -31,8 +31,10 @@ pub(super) fn side_by_side(plan: &Plan, front: Front, asked: Asked) -> Result<Fo
     };
     let folder = plan.folder(part)?;
     let origin = Origin::start(&folder)?;
-    let proxies: Vec<Proxy> =
-        kinds(asked).into_iter().map(|kind| Proxy::start(kind, front, &origin, &folder)).collect::<Result<_>>()?;
+    let proxies: Vec<Proxy> = kinds(asked)
+        .into_iter()
+        .map(|kind| Proxy::start(kind, front, None, &origin, &folder))
+        .collect::<Result<_>>()?;
     let series = measure(plan, front, &proxies, &folder)?;
     origin.check().context("the origin did not last")?;
     let measured = Measured { part, series };

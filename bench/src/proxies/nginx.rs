@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::oilskin::{Alg, Keys, tokens};
+use crate::certificates::Tls;
 use crate::load::Front;
-use crate::messages::ANSWER;
+use crate::messages::{ANSWER, bulk};
 use crate::process::{Core, Running, free_address};
 use crate::tools;
 
@@ -32,6 +33,11 @@ impl Origin {
             locations.push_str(&location(alg.path(), &answer));
             keys.push((alg, made));
         }
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("bulk"), bulk())?;
+        // A file answers no POST by itself.
+        let files = folder.display();
+        locations.push_str(&format!("location /bulk {{ root {files}; error_page 405 =200 /bulk; }}\n"));
         locations.push_str(&location("/", ANSWER));
         let address = free_address()?;
         let http = format!("server {{ listen {address} backlog=1024; default_type application/json;\n{locations}}}");
@@ -58,7 +64,14 @@ fn location(path: &str, answer: &str) -> String {
 }
 
 /// A pass-through proxy with connections kept on both sides.
-pub(super) fn proxy(name: &str, front: Front, upstream: SocketAddr, folder: &Path) -> Result<(Running, SocketAddr)> {
+pub(super) fn proxy(
+    name: &str,
+    front: Front,
+    tls: Option<Tls<'_>>,
+    upstream: SocketAddr,
+    folder: &Path,
+) -> Result<(Running, SocketAddr)> {
+    let (ssl, settings) = tls.map(secured).unwrap_or_default();
     let address = free_address()?;
     let protocol = match front {
         Front::H1 => "",
@@ -66,10 +79,21 @@ pub(super) fn proxy(name: &str, front: Front, upstream: SocketAddr, folder: &Pat
     };
     let http = format!(
         "upstream origin {{ server {upstream}; keepalive 64; keepalive_requests 100000000; }}\n\
-         server {{ listen {address} {protocol} backlog=1024;\n\
+         server {{ listen {address} {protocol} {ssl} backlog=1024; {settings}\n\
          location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection ''; }} }}"
     );
     Ok((start(name, &http, Core::Proxy, folder, address)?, address))
+}
+
+/// The same key exchange, tickets and version as everyone's.
+fn secured(Tls { certificates, mutual }: Tls<'_>) -> (&'static str, String) {
+    let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|file| certificates.path(file));
+    let clients = if mutual { format!("ssl_client_certificate {ca}; ssl_verify_client on;") } else { String::new() };
+    let settings = format!(
+        "ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.3; ssl_ecdh_curve X25519;\n\
+         ssl_session_tickets on; ssl_session_cache off; {clients}"
+    );
+    ("ssl", settings)
 }
 
 fn start(name: &str, http: &str, core: Core, folder: &Path, address: SocketAddr) -> Result<Running> {

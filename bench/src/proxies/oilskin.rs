@@ -12,6 +12,7 @@ use memchr::memmem;
 use serde_json::Value;
 
 use crate::answer::Client;
+use crate::certificates::Tls;
 use crate::messages::{FIELDS, REQUEST, post};
 use crate::process::{Core, Running};
 use crate::tools;
@@ -111,6 +112,18 @@ impl Settings {
         self.vars.retain(|(found, _)| *found != name);
         self.vars.push((name, value.to_owned()));
         self
+    }
+
+    /// The listener speaks TLS.
+    pub(crate) fn tls(self, tls: Option<Tls<'_>>) -> Self {
+        let Some(Tls { certificates, mutual }) = tls else { return self };
+        let secured = self
+            .var("OILSKIN_TLS_CERT_FILE", &certificates.path("server.pem"))
+            .var("OILSKIN_TLS_KEY_FILE", &certificates.path("server.key"));
+        match mutual {
+            true => secured.var("OILSKIN_TLS_CLIENT_CA_FILE", &certificates.path("ca.pem")),
+            false => secured,
+        }
     }
 
     pub(crate) fn under(mut self, words: Vec<PathBuf>) -> Self {
