@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base64url;
+use crate::header::{HEADER, NONCE, PREFIX};
+use crate::sodium::AEGIS_TAG;
+
 /// How fields of one rule are written and read. Made once, when a configuration is read.
 #[derive(Debug, Clone)]
 pub struct FieldSpec {
@@ -68,6 +72,13 @@ impl FieldSpec {
     pub fn max_token(mut self, characters: usize) -> Self {
         self.max_token = characters;
         self
+    }
+
+    /// Characters of the longest token that a value of so many bytes may become, whatever the cipher.
+    pub fn longest_token(&self, value: usize) -> usize {
+        // Padding adds the type, one byte 0x80, and zeros up to a multiple.
+        let plain = self.pad.map_or(value, |pad| (value + 2).next_multiple_of(pad));
+        PREFIX.len() + base64url::length(HEADER + NONCE + plain + AEGIS_TAG)
     }
 
     /// Brackets an opened container may be deep, its own included.

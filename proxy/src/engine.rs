@@ -212,10 +212,19 @@ pub(crate) struct Refused(Code, &'static str);
 impl Resolver for Engine {
     type Error = Refused;
 
+    fn longest(&self, rule: usize, raw: usize) -> usize {
+        match (self.op, self.rules.get(rule).map(|rule| &rule.action)) {
+            // With its quotes.
+            (Op::Encrypt, Some(Action::Field(field))) => field.spec.longest_token(raw) + 2,
+            _ => raw,
+        }
+    }
+
     fn resolve(&mut self, field: Field<'_>, out: &mut Vec<u8>) -> Result<Answer, Refused> {
         let Some(rule) = self.rules.get(field.rule) else { return Err(Refused(Code::Malformed, "rule")) };
         let outcome = match (&rule.action, self.op) {
-            (Action::Graphql, _) => return graphql_query(&field),
+            (Action::Graphql { only_if_it_looks_so }, _) => return graphql_query(&field, *only_if_it_looks_so),
+            (Action::GraphqlBatch, _) => return Err(Refused(Code::Malformed, "graphql_batch")),
             (Action::Field(action), Op::Encrypt) => {
                 self.work.encrypt(action, &field, out).map(|result| (Answer::Written, result))
             }
@@ -240,11 +249,12 @@ impl Resolver for Engine {
 }
 
 /// A string `query` with literals carries values past the rules on its variables.
-fn graphql_query(field: &Field<'_>) -> Result<Answer, Refused> {
+fn graphql_query(field: &Field<'_>, only_if_it_looks_so: bool) -> Result<Answer, Refused> {
     if field.kind != Kind::String {
         return Ok(Answer::Keep);
     }
     match serde_json::from_slice::<String>(field.raw) {
+        Ok(query) if only_if_it_looks_so && !graphql::looks_like_query(&query) => Ok(Answer::Keep),
         Ok(query) if !graphql::holds_literals(&query) => Ok(Answer::Keep),
         _ => Err(Refused(Code::Malformed, "graphql_literal")),
     }

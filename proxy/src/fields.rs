@@ -25,7 +25,7 @@ pub use rewriter::Rewriter;
 pub struct Limits {
     /// Brackets that may be open at once.
     pub depth: usize,
-    /// The longest selected value that is buffered.
+    /// The longest selected value that is buffered, without a string's quotes.
     pub field: usize,
     /// What one record may hold back for a bound value that comes later.
     pub bind_window: usize,
@@ -118,6 +118,12 @@ pub trait Resolver {
     /// # Errors
     /// Its own; the document ends there.
     fn resolve(&mut self, field: Field<'_>, out: &mut Vec<u8>) -> Result<Answer, Self::Error>;
+
+    /// The most bytes that a replacement of `raw` bytes may have. A field that waits for a bound value counts as that: whoever
+    /// reads the document back holds it as long, and has the same bounds.
+    fn longest(&self, _rule: usize, raw: usize) -> usize {
+        raw
+    }
 }
 
 /// What is wrong with a bound value.

@@ -37,6 +37,35 @@ pub(crate) fn holds_literals(query: &str) -> bool {
     false
 }
 
+/// Whether a text begins like a GraphQL document: a selection, or an operation or fragment with what may follow its name. For
+/// members named `query` that may hold anything else.
+pub(crate) fn looks_like_query(text: &str) -> bool {
+    let ignored = |text: &mut &str| loop {
+        *text = text.trim_start_matches([' ', '\t', '\r', '\n', ',', '\u{feff}']);
+        match text.strip_prefix('#') {
+            Some(comment) => *text = comment.find(['\n', '\r']).and_then(|end| comment.get(end..)).unwrap_or_default(),
+            None => return,
+        }
+    };
+    let mut rest = text;
+    ignored(&mut rest);
+    if rest.starts_with('{') {
+        return true;
+    }
+    let name = |text: &mut &str| {
+        let (name, after) = text.split_at_checked(name_length(text.as_bytes())).unwrap_or_default();
+        *text = after;
+        name.to_owned()
+    };
+    if !matches!(name(&mut rest).as_str(), "query" | "mutation" | "subscription" | "fragment") {
+        return false;
+    }
+    ignored(&mut rest);
+    let named = name(&mut rest);
+    ignored(&mut rest);
+    rest.starts_with(['{', '(', '@']) || (rest.starts_with("on") && !named.is_empty())
+}
+
 fn name_length(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count()
 }
@@ -93,7 +122,26 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
-    use super::holds_literals;
+    use super::{holds_literals, looks_like_query};
+
+    #[test]
+    fn what_begins_like_a_document_is_told_from_words() {
+        for query in [
+            "{a}",
+            " \u{feff}# {x\n,{a}",
+            "query{a}",
+            "query Q($a: Int) {a}",
+            "mutation M @x {a}",
+            "fragment F on C {a}",
+        ] {
+            assert!(looks_like_query(query), "{query}");
+        }
+        for words in
+            ["", "Ada", "query the 3 rivers", "queries {", "name:\"Ada\"", "(a)", "fragment of stone 3", "# {a}"]
+        {
+            assert!(!looks_like_query(words), "{words}");
+        }
+    }
 
     #[test]
     fn variables_alone_are_no_literals() {

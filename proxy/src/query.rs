@@ -1,22 +1,41 @@
 //! Query names and path parts.
 
 use crate::error::{Code, Failure};
+use crate::graphql;
 use crate::route::unhex;
 use crate::rules::PhaseRules;
 
 /// While encrypting, a query parameter named like a protected top-level field would carry its plaintext past the rules.
 pub(crate) fn check(query: Option<&str>, rules: &PhaseRules) -> Result<(), Failure> {
-    let Some(query) = query.filter(|_| rules.has_top_names()) else {
+    let Some(query) = query.filter(|_| rules.looks_at_queries()) else {
         return Ok(());
     };
+    let (mut document, mut variables) = (None, false);
     for pair in query.split(['&', ';']) {
-        let name = pair.split('=').next().unwrap_or_default();
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = percent_decode(&name.replace('+', " "));
         if let Some(rule) = rules.top_name(&name) {
             return Err(Failure::in_rule(Code::BadRequest, "protected_query_name", rule.clone()));
         }
+        match name.as_slice() {
+            b"query" => document = Some(value),
+            b"variables" => variables = true,
+            _ => {}
+        }
     }
-    Ok(())
+    match document.filter(|_| rules.graphql_in_queries()) {
+        Some(document) if carries_values(document, variables) => {
+            Err(Failure::in_rule(Code::BadRequest, "graphql_in_query", "$.query".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// GraphQL over GET: with literals or variables it carries values past the rules.
+fn carries_values(document: &str, variables: bool) -> bool {
+    let document = percent_decode(&document.replace('+', " "));
+    let Ok(document) = std::str::from_utf8(&document) else { return true };
+    graphql::looks_like_query(document) && (variables || graphql::holds_literals(document))
 }
 
 /// Bytes of percent-encoded text; what is no escape stays (`+` is a plus).

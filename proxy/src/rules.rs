@@ -20,6 +20,8 @@ struct Active {
     rules: Arc<[Compiled]>,
     /// Names that a query may not repeat while encrypting, decoded, each with its rule.
     top_names: Vec<(Vec<u8>, Arc<str>)>,
+    /// Whether a query that looks like GraphQL is looked into.
+    graphql_in_queries: bool,
     /// Path parameters that rules bind to.
     path_names: Vec<String>,
 }
@@ -35,7 +37,12 @@ pub(crate) struct Compiled {
 pub(crate) enum Action {
     Field(Box<FieldRule>),
     /// A GraphQL query on a route with rules on its variables: passes only without literals.
-    Graphql,
+    Graphql {
+        /// The rules may mean other documents: what does not look like a query is none.
+        only_if_it_looks_so: bool,
+    },
+    /// Variables that the rules do not reach: those of batched requests.
+    GraphqlBatch,
 }
 
 /// Everything about a rule that a field asks for.
@@ -104,31 +111,39 @@ impl PhaseRules {
                 each: rule.each,
                 bind: &rule.bind,
                 may_drop: op == Op::Decrypt && rule.on_decrypt_error == OnDecryptError::Drop,
+                scalars: false,
             })
             .collect();
         let mut compiled: Vec<Compiled> =
             phase.rules.iter().map(|rule| Compiled::field(rule, op, limits, keyrings, metrics)).collect();
-        let queries = if op == Op::Encrypt { graphql_queries(&phase.rules) } else { Vec::new() };
-        for query in &queries {
-            json.push(JsonRule { selector: query, each: false, bind: &[], may_drop: false });
-            compiled.push(Compiled {
-                name: query.as_str().into(),
-                action: Action::Graphql,
-                metrics: RuleMetrics::new(metrics, query.as_str(), op),
-            });
-        }
+        let graphql = Graphql::of(&phase.rules).filter(|_| op == Op::Encrypt);
+        let queries = graphql.map(|graphql| graphql.selected(&phase.rules)).unwrap_or_default();
+        json.extend(queries.iter().map(|(select, action)| JsonRule {
+            selector: select,
+            each: false,
+            bind: &[],
+            may_drop: false,
+            // What is no text is no query, and rules go on inside.
+            scalars: matches!(action, Action::Graphql { .. }),
+        }));
         let program = Program::compile(&json).map_err(|error| error.to_string())?;
+        compiled.extend(queries.into_iter().map(|(select, action)| Compiled {
+            name: select.as_str().into(),
+            metrics: RuleMetrics::new(metrics, select.as_str(), op),
+            action,
+        }));
         let top_names = phase
             .rules
             .iter()
             .flat_map(|rule| top_names(&rule.select).map(|name| (name.as_bytes().to_vec(), rule.name.as_str().into())));
         // GraphQL over GET, or in a target: the same values by another road, which no rule reads.
-        let graphql = queries
-            .first()
-            .map(|query| ["query", "variables"].map(|name| (name.as_bytes().to_vec(), query.as_str().into())));
+        let named = graphql == Some(Graphql::Named);
+        let graphql_names =
+            named.then(|| ["query", "variables"].map(|name| (name.as_bytes().to_vec(), Arc::from("$.query"))));
         let active = Active {
             program: Arc::new(program),
-            top_names: top_names.chain(graphql.into_iter().flatten()).collect(),
+            top_names: top_names.chain(graphql_names.into_iter().flatten()).collect(),
+            graphql_in_queries: graphql == Some(Graphql::Reached),
             path_names: path_names(&phase.rules),
             rules: compiled.into(),
         };
@@ -163,9 +178,14 @@ impl PhaseRules {
         names.iter().find(|(top, _)| top == name).map(|(_, rule)| rule)
     }
 
-    /// Whether any top-level member has a name that a query could repeat.
-    pub(crate) fn has_top_names(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| !active.top_names.is_empty())
+    /// Whether any top-level member has a name that a query could repeat, or a query may hold GraphQL.
+    pub(crate) fn looks_at_queries(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| !active.top_names.is_empty() || active.graphql_in_queries)
+    }
+
+    /// Whether a query that looks like GraphQL is looked into.
+    pub(crate) fn graphql_in_queries(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.graphql_in_queries)
     }
 
     /// The parameters of the path that rules bind to.
@@ -227,11 +247,38 @@ fn path_names(rules: &[Rule]) -> Vec<String> {
         .collect()
 }
 
-/// Where the query stands beside protected variables: `$.query`, and `$[*].query` where requests are batched.
-fn graphql_queries(rules: &[Rule]) -> Vec<Selector> {
-    let names_variables =
-        |segment: &Segment| segment.steps().iter().any(|step| matches!(step, Step::Name(name) if name == "variables"));
-    let graphql = rules.iter().any(|rule| rule.select.segments().iter().take(2).any(names_variables));
-    let queries: &[&str] = if graphql { &["$.query", "$[*].query"] } else { &[] };
-    queries.iter().filter_map(|query| Selector::parse(query).ok()).collect()
+/// Whether rules protect variables of GraphQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Graphql {
+    /// A rule names them: every document of this phase is taken for GraphQL.
+    Named,
+    /// Rules may reach them: what looks like GraphQL is.
+    Reached,
+}
+
+impl Graphql {
+    fn of(rules: &[Rule]) -> Option<Self> {
+        let names = |segment: &Segment| {
+            segment.steps().iter().any(|step| matches!(step, Step::Name(name) if name == "variables"))
+        };
+        if rules.iter().any(|rule| rule.select.segments().iter().take(2).any(names)) {
+            return Some(Self::Named);
+        }
+        let reaches =
+            |rule: &Rule| rule.select.reaches(&[Some("variables")]) || rule.select.reaches(&[None, Some("variables")]);
+        rules.iter().any(reaches).then_some(Self::Reached)
+    }
+
+    /// What is looked at beside the rules: `$.query`, and `$[*].query` where requests are batched; and the variables of
+    /// batches, where no rule reaches them.
+    fn selected(self, rules: &[Rule]) -> Vec<(Selector, Action)> {
+        let selector = |text: &str| Selector::parse(text).ok();
+        let query =
+            |text: &str| Some((selector(text)?, Action::Graphql { only_if_it_looks_so: self == Self::Reached }));
+        let mut all: Vec<_> = ["$.query", "$[*].query"].into_iter().filter_map(query).collect();
+        if self == Self::Named && !rules.iter().any(|rule| rule.select.reaches(&[None, Some("variables")])) {
+            all.extend(selector("$[*].variables").map(|variables| (variables, Action::GraphqlBatch)));
+        }
+        all
+    }
 }

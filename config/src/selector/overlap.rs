@@ -40,6 +40,19 @@ impl Selector {
         }
         true
     }
+
+    /// Whether it may select something at a path, inside it, or around it; none in the path is a first element.
+    pub fn reaches(&self, path: &[Option<&str>]) -> bool {
+        let Some(automaton) = Automaton::new(&self.segments) else { return true };
+        let mut positions = 1;
+        for step in path {
+            if automaton.accepts(positions) {
+                return true;
+            }
+            positions = automaton.advance(positions, &step.map_or(Symbol::Index(0), Symbol::Name));
+        }
+        positions != 0
+    }
 }
 
 struct Automaton<'a>(&'a [Segment]);

@@ -1,10 +1,14 @@
 //! A root key in a file: exactly 32 raw bytes, mode 0600. For development and small installations.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::io::Errno;
 
 use super::{RootKey, Share};
 use crate::Error;
@@ -61,19 +65,10 @@ impl FileRoot {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             crate::store::create_folder(folder).map_err(wrong)?;
         }
-        // Linked into place when whole: no moment leaves a short key file. A process id would not do for the partial one's name: in
-        // containers all are 1, and a killed one leaves its file.
-        let mut tag = [0; 8];
-        System.fill(&mut tag)?;
-        let partial = path.with_extension(format!("new.{:016x}", u64::from_ne_bytes(tag)));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial).map_err(wrong)?;
-        let written = file
-            .write_all(key.bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::hard_link(&partial, path))
+        let written = unnamed(path, key.bytes())
+            .unwrap_or_else(|| named(path, key.bytes()))
             .and_then(|()| crate::store::sync_folder(path));
-        let removed = std::fs::remove_file(&partial);
-        match written.and(removed) {
+        match written {
             Ok(()) => Self::new(key),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 Err(Error::RootExists(path.display().to_string()))
@@ -92,6 +87,35 @@ impl FileRoot {
     fn wrapping(&self) -> Result<Key, Error> {
         Key::new(self.key.slab(), |out| blake2b(self.key.bytes(), &[b"oil1 shares"], out))
     }
+}
+
+/// Writes a file that has no name until it is whole: killed at any moment, it leaves no copy of a key behind. None where the file
+/// system has no such files (O_TMPFILE), or no `/proc` is there to name one by.
+fn unnamed(path: &Path, bytes: &[u8]) -> Option<io::Result<()>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR).ok()?);
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        return Some(Err(error));
+    }
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => None,
+        linked => Some(linked.map_err(io::Error::from)),
+    }
+}
+
+/// The same by a name of its own that is linked into place. A process id would not do for it: in containers all are 1, and a
+/// killed one leaves its file.
+fn named(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut tag = [0; 8];
+    System.fill(&mut tag).map_err(|_| io::Error::other("no random bytes"))?;
+    let partial = path.with_extension(format!("new.{:016x}", u64::from_ne_bytes(tag)));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::hard_link(&partial, path));
+    let removed = std::fs::remove_file(&partial);
+    written.and(removed)
 }
 
 impl RootKey for FileRoot {

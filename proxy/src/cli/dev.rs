@@ -19,7 +19,7 @@ use crate::{App, StartError};
 
 /// What is taken for settings that the environment does not give.
 const DEFAULTS: &[(&str, &str)] = &[
-    ("OILSKIN_FIELDS", "$..ssn, $..email, $.card.number"),
+    ("OILSKIN_FIELDS", "$..ssn, $..email, $..card.number"),
     ("OILSKIN_METRICS_LISTEN", "127.0.0.1:16020"),
     ("OILSKIN_HEALTH_LISTEN", "127.0.0.1:16021"),
     ("OILSKIN_LOG", "warn"),

@@ -32,6 +32,8 @@ pub(super) struct Watch {
 pub(super) struct Node {
     /// The rule that selects this node.
     pub(super) rule: Option<u16>,
+    /// The rule that selects this node if it is neither object nor array, where none selects it in any case.
+    pub(super) scalar: Option<u16>,
     /// Watched places whose value this node is.
     pub(super) watched: Vec<u16>,
     /// A child or one below it may be left out, so separators are held back.
@@ -170,6 +172,7 @@ type Set = Vec<Position>;
 pub(super) struct Builder<'a> {
     selectors: &'a [&'a [Segment]],
     may_drop: &'a [bool],
+    scalars: &'a [bool],
     watches: &'a [Watch],
     nodes: Vec<Node>,
     known: HashMap<Set, u32>,
@@ -181,10 +184,15 @@ pub(super) struct Builder<'a> {
 pub(super) struct TooComplex;
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(selectors: &'a [&'a [Segment]], may_drop: &'a [bool], watches: &'a [Watch]) -> Self {
+    pub(super) fn new(
+        selectors: &'a [&'a [Segment]],
+        [may_drop, scalars]: [&'a [bool]; 2],
+        watches: &'a [Watch],
+    ) -> Self {
         Self {
             selectors,
             may_drop,
+            scalars,
             watches,
             nodes: vec![Node::default()],
             known: HashMap::from([(Vec::new(), DEAD)]),
@@ -255,7 +263,9 @@ impl<'a> Builder<'a> {
         for position in set {
             match *position {
                 Position::Selector { of, at } if at as usize == self.length(of) => {
-                    node.rule = Some(node.rule.map_or(of, |first: u16| first.min(of)));
+                    let scalars = self.scalars.get(of as usize) == Some(&true);
+                    let rule = if scalars { &mut node.scalar } else { &mut node.rule };
+                    *rule = Some(rule.map_or(of, |first| first.min(of)));
                 }
                 Position::Selector { of, .. } => node.may_drop |= self.may_drop.get(of as usize) == Some(&true),
                 Position::Watch { of, at } => {
@@ -265,11 +275,15 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        node.inert = node.rule.is_none() && node.watched.is_empty() && !node.may_drop;
+        node.scalar = node.scalar.filter(|_| node.rule.is_none());
+        let selected = node.rule.is_some() || node.scalar.is_some();
+        node.inert = !selected && node.watched.is_empty() && !node.may_drop;
         // The outermost selected value wins: nothing is looked for inside.
         if node.rule.is_none() {
-            node.members = self.members(set)?;
-            self.elements(set, &mut node.elements)?;
+            let ended = |position: &Position| matches!(*position, Position::Selector { of, at } if at as usize == self.length(of));
+            let open: Set = set.iter().filter(|position| !ended(position)).copied().collect();
+            node.members = self.members(&open)?;
+            self.elements(&open, &mut node.elements)?;
         }
         Ok(node)
     }

@@ -200,6 +200,8 @@ pub(super) struct Pending {
     pub(super) rule: usize,
     pub(super) kind: Kind,
     pub(super) raw: Vec<u8>,
+    /// Bytes it counts as while it waits.
+    pub(super) counted: usize,
     values: Vec<Vec<Waiting>>,
 }
 
@@ -211,7 +213,7 @@ enum Waiting {
 
 impl Pending {
     pub(super) fn new(
-        (hole, rule, kind, raw): (HoleId, usize, Kind, &[u8]),
+        (hole, rule, kind, raw, counted): (HoleId, usize, Kind, &[u8], usize),
         compiled: &Rule,
         holder: Option<usize>,
         frames: &[Frame],
@@ -225,7 +227,7 @@ impl Pending {
         };
         let values = compiled.bind.iter().map(|bind| bind.places.iter().map(waiting).collect());
         let values = values.collect::<Result<_, BindError>>()?;
-        Ok(Self { hole, rule, kind, raw: raw.to_vec(), values })
+        Ok(Self { hole, rule, kind, raw: raw.to_vec(), counted, values })
     }
 
     /// A watched member was seen in the frame of that serial; true where this field waited for it.

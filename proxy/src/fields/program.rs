@@ -17,6 +17,8 @@ pub struct JsonRule<'a> {
     pub bind: &'a [BindValue],
     /// An answer may be a drop.
     pub may_drop: bool,
+    /// It selects no object and no array: other rules go on inside of those.
+    pub scalars: bool,
 }
 
 /// Why rules do not compile.
@@ -84,7 +86,9 @@ impl Program {
             .collect();
         let selectors: Vec<_> = rules.iter().map(|rule| rule.selector.segments()).collect();
         let may_drop: Vec<bool> = rules.iter().map(|rule| rule.may_drop).collect();
-        let nodes = Builder::new(&selectors, &may_drop, &watches).build().map_err(|_| CompileError::TooComplex)?;
+        let scalars: Vec<bool> = rules.iter().map(|rule| rule.scalars).collect();
+        let nodes =
+            Builder::new(&selectors, [&may_drop, &scalars], &watches).build().map_err(|_| CompileError::TooComplex)?;
         Ok(Self { nodes, rules: compiled, watches: watches.iter().map(|watch| watch.names.len()).collect() })
     }
 }

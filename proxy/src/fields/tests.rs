@@ -217,7 +217,7 @@ proptest! {
         let drops = drops && rules.iter().all(|(selector, ..)| !selector.segments().is_empty());
         let rules: Vec<JsonRule<'_>> = rules
             .iter()
-            .map(|(selector, each, bind)| JsonRule { selector, each: *each, bind, may_drop: drops })
+            .map(|(selector, each, bind)| JsonRule { selector, each: *each, bind, may_drop: drops, scalars: false })
             .collect();
         let path = PathValues(vec![("id".to_owned(), b"42".to_vec())]);
         let expected = oracle::rewrite(&rules, &path, document.as_bytes());
@@ -236,7 +236,7 @@ proptest! {
         cuts in prop::collection::vec(1_usize..5, 1..3),
     ) {
         let selector = Selector::parse("$..*").unwrap();
-        let rules = [JsonRule { selector: &selector, each: true, bind: &[], may_drop: true }];
+        let rules = [JsonRule { selector: &selector, each: true, bind: &[], may_drop: true, scalars: false }];
         let found = rewrite(&rules, &PathValues::default(), &document, &cuts, When::Mixed, 1);
         // Into strings, not IgnoredAny, which lets half surrogates pass.
         let expected = serde_json::from_slice::<serde_json::Value>(&document);

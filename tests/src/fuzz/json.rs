@@ -40,7 +40,7 @@ fn made() -> &'static Made {
 
 fn compile(selectors: &[&str], each: bool) -> Program {
     let selectors: Vec<_> = selectors.iter().map(|text| Selector::parse(text).unwrap()).collect();
-    let rule = |selector| JsonRule { selector, each, bind: &[], may_drop: false };
+    let rule = |selector| JsonRule { selector, each, bind: &[], may_drop: false, scalars: false };
     Program::compile(&selectors.iter().map(rule).collect::<Vec<_>>()).unwrap()
 }
 

@@ -32,7 +32,7 @@ pub(super) fn selector(data: &[u8]) {
     let _ = selector.covers(&again, true);
     let _ = (selector.default_context(), selector.last_name());
     if selector.segments().len() <= COMPILED {
-        let rule = JsonRule { selector: &selector, each: false, bind: &[], may_drop: false };
+        let rule = JsonRule { selector: &selector, each: false, bind: &[], may_drop: false, scalars: false };
         let _ = Program::compile(&[rule]);
     }
 }

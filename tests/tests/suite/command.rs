@@ -99,6 +99,9 @@ fn dev_prints_three_lines_to_copy_that_show_plaintext_here_and_ciphertext_there(
         assert!(answers[2].pointer(field).unwrap().as_str().unwrap().starts_with("oil1."), "{field}");
     }
     assert_eq!(answers[2]["name"], "Ada");
+    let address = lines[1].split("http://").nth(1).unwrap().split('/').next().unwrap();
+    let list = oilskin_tests::client::json(address.parse().unwrap(), "GET", "/customers", "").text();
+    assert!(list.contains("4111111111111111") && !list.contains("oil1."), "a list is decrypted, too: {list}");
     let stored = lines_until(&mut stdout, "store");
     assert!(stored.last().unwrap().contains("oil1.") && !stored.concat().contains("6789"), "{stored:?}");
     signal(&child.0, "INT");

@@ -255,3 +255,74 @@ fn that_nothing_is_encrypted_is_said_once() {
         assert_eq!((output.status.code(), said.matches(warning).count()), (Some(0), times), "{said}");
     }
 }
+
+#[test]
+fn whatever_is_let_out_comes_back_right_up_to_the_limits() {
+    let upstream = Upstream::echo();
+    let yaml = |limit: &str, bind: &str| {
+        format!(
+            "listeners: [{{name: out, bind: 127.0.0.1:0}}]\nupstreams: {{up: {{url: \"{}\"}}}}\nlimits: {{{limit}}}\n\
+             routes: [{{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up, fields: [{{select: \"$..ssn\"{bind}}}]}}]\n",
+            upstream.url()
+        )
+    };
+    let bound = ", bind: {record: [\"@.id\"]}";
+    let single = |n: usize| format!(r#"{{"ssn":"{}","id":1}}"#, "y".repeat(n));
+    let filled = |n: usize| format!(r#"{{"ssn":"y","rest":"{}","id":1}}"#, "z".repeat(n));
+    let list = |n: usize| format!("[{}]", vec![r#"{"ssn":"1","id":1}"#; n].join(","));
+    type Body = dyn Fn(usize) -> String;
+    let cases: [(&str, &str, &Body, std::ops::Range<usize>); 5] = [
+        ("max_field: 1KiB", "", &single, 680..740),
+        ("max_field: 1KiB", ", pad: 64", &single, 640..740),
+        ("bind_window: 1KiB", bound, &single, 640..780),
+        ("bind_window: 1KiB", bound, &filled, 860..1010),
+        ("bind_window: 1KiB", bound, &list, 1..60),
+    ];
+    for (limit, bind, body, sizes) in cases {
+        let proxy = Proxy::yaml(&yaml(limit, bind)).start();
+        let (mut passed, mut refused) = (0, 0);
+        for size in sizes {
+            let sent = body(size);
+            let answer = proxy.json("POST", "/x", &sent);
+            match answer.status() {
+                200 => {
+                    assert_eq!(answer.text(), sent);
+                    passed += 1;
+                }
+                status => {
+                    assert_eq!((status, answer.code().as_str()), (413, "too_large"), "{limit}{bind}: {size}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(passed > 0 && (refused > 0 || body(1).starts_with('[')), "{limit}{bind}: {passed} and {refused}");
+    }
+}
+
+#[test]
+fn graphql_carries_no_values_past_rules_that_reach_its_variables() {
+    let upstream = Upstream::echo();
+    let literal = r#"{"query":"{a(ssn:\"SECRET\")}","variables":{"ssn":"x"}}"#;
+    for fields in ["$..ssn", "$.*.ssn", "$.variables.ssn", "$[*].variables.ssn, $.variables.ssn"] {
+        let proxy = Proxy::before(&upstream).fields(fields).start();
+        assert_eq!(told(&proxy.json("POST", "/g", literal)), (400, "malformed".to_owned()), "{fields}");
+        let target = "/g?query=%7Ba(ssn:%22SECRET%22)%7D";
+        assert_eq!(told(&proxy.json("GET", target, "")), (400, "bad_request".to_owned()), "{fields}");
+        let clean = r#"{"query":"query($ssn: String!) { a(ssn: $ssn) }","variables":{"ssn":"SECRET"}}"#;
+        assert_eq!(proxy.json("POST", "/g", clean).status(), 200, "{fields}");
+    }
+    for fields in ["$.variables.ssn", "$.variables"] {
+        let proxy = Proxy::before(&upstream).fields(fields).start();
+        let batch = r#"[{"query":"{a}","variables":{"ssn":"SECRET"}}]"#;
+        assert_eq!(told(&proxy.json("POST", "/g", batch)), (400, "malformed".to_owned()), "{fields}");
+    }
+    // Rules go on inside a query that is no text.
+    let proxy = Proxy::before(&upstream).fields("$..ssn").start();
+    let search = r#"{"query":{"ssn":"SECRET"}}"#;
+    assert_eq!(proxy.json("POST", "/s", search).text(), search);
+    // A search is no GraphQL.
+    let proxy = Proxy::before(&upstream).fields("$..ssn").start();
+    assert_eq!(proxy.json("POST", "/s", r#"{"query":"name:\"Ada\" 42"}"#).status(), 200);
+    assert_eq!(proxy.json("GET", "/s?query=ada+42&variables=1", "").status(), 200);
+    assert!(upstream.seen().iter().all(|seen| !seen.text().contains("SECRET") && !seen.target().contains("SECRET")));
+}

@@ -152,7 +152,7 @@ fn normalized(name: &str) -> String {
 }
 
 fn selected(selector: &Selector, document: &str) -> BTreeSet<String> {
-    let rule = JsonRule { selector, each: false, bind: &[], may_drop: false };
+    let rule = JsonRule { selector, each: false, bind: &[], may_drop: false, scalars: false };
     let program = Arc::new(Program::compile(&[rule]).unwrap_or_else(|error| panic!("{selector}: {error}")));
     let mut rewriter = Rewriter::new(program, Limits::default(), PathValues::default());
     let mut out = Vec::new();

@@ -47,7 +47,7 @@ pub(super) fn pairs() -> Result<Vec<Pair>> {
 fn pair(what: &'static str, must: f64, selectors: &[&str]) -> Result<Pair> {
     let body: Arc<[u8]> = samples::records().into();
     let selectors = selectors.iter().map(|text| Selector::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let rule = |selector| JsonRule { selector, each: false, bind: &[], may_drop: false };
+    let rule = |selector| JsonRule { selector, each: false, bind: &[], may_drop: false, scalars: false };
     let rules: Vec<_> = selectors.iter().map(rule).collect();
     let program = Arc::new(Program::compile(&rules)?);
     let same = Arc::clone(&body);

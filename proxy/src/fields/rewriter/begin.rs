@@ -2,7 +2,7 @@
 
 use super::walk::Piece;
 use super::{Expect, Rewriter, Token, Want};
-use crate::fields::automaton::{DEAD, ROOT};
+use crate::fields::automaton::{DEAD, Node, ROOT};
 use crate::fields::bound::{Each, Frame};
 use crate::fields::lexer::{Number, Text, Word};
 use crate::fields::queue::Separator;
@@ -63,7 +63,10 @@ impl Rewriter {
         let node = if state == DEAD { None } else { self.program.nodes.get(state as usize) };
         let selected = match each {
             Some(each) => Some(usize::from(each.rule)),
-            None => node.and_then(|node| node.rule).map(usize::from),
+            None => {
+                let rule = |node: &Node| node.rule.or(node.scalar.filter(|_| !container));
+                node.and_then(rule).map(usize::from)
+            }
         };
         let wanted = selected.filter(|rule| !container || !self.goes_into(*rule));
         let drop = wanted.is_some_and(|rule| self.program.rules.get(rule).is_some_and(|rule| rule.may_drop));

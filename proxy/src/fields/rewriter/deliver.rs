@@ -58,9 +58,11 @@ impl Rewriter {
                 self.resolve(field, separator, r, out)
             }
             Ok(None) => {
-                Pending::new((hole, rule, kind, raw), compiled, holder, &stack, &path).map_err(wrong).map(|pending| {
+                let counted = raw.len().max(r.longest(rule, raw.len()));
+                let field = (hole, rule, kind, raw, counted);
+                Pending::new(field, compiled, holder, &stack, &path).map_err(wrong).map(|pending| {
                     self.queue.hole(hole, separator, Filling::Unbound);
-                    self.queue.grown(raw.len());
+                    self.queue.grown(counted);
                     self.pending.push(pending);
                 })
             }
@@ -202,7 +204,7 @@ impl Rewriter {
                 Answer::Dropped => Filling::Dropped,
                 Answer::Later => Filling::Late,
             };
-            self.queue.shrunk(pending.raw.len());
+            self.queue.shrunk(pending.counted);
             if !self.queue.fill(pending.hole, filling) {
                 return Err(Error::Unasked);
             }

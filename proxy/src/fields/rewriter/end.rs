@@ -78,6 +78,11 @@ impl Rewriter {
         }
     }
 
+    /// Bytes of the longest value that is taken, with a string's quotes.
+    pub(super) fn longest_field(&self) -> usize {
+        self.limits.field.saturating_add(2)
+    }
+
     /// A wanted value is whole.
     fn field_ended<R: Resolver>(
         &mut self,
@@ -88,7 +93,7 @@ impl Rewriter {
         let Want::Field { rule, .. } = std::mem::replace(&mut self.want, Want::Nothing) else { return Ok(()) };
         piece.run = piece.at;
         let here = piece.since_start();
-        if self.held.len() + here.len() > self.limits.field {
+        if self.held.len() + here.len() > self.longest_field() {
             return Err(Error::TooLarge { rule });
         }
         if self.held.is_empty() {

@@ -67,7 +67,7 @@ impl Rewriter {
             Want::Field { rule, .. } => {
                 self.held.extend_from_slice(piece.since_start());
                 piece.run = piece.at;
-                if self.held.len() > self.limits.field {
+                if self.held.len() > self.longest_field() {
                     return Err(Error::TooLarge { rule });
                 }
             }

@@ -4,7 +4,7 @@ use super::*;
 
 fn one(selector: &str, document: &str) -> Result<String, Error<()>> {
     let selector = Selector::parse(selector).unwrap();
-    let rules = [JsonRule { selector: &selector, each: false, bind: &[], may_drop: false }];
+    let rules = [JsonRule { selector: &selector, each: false, bind: &[], may_drop: false, scalars: false }];
     let whole = rewrite(&rules, &PathValues::default(), document.as_bytes(), &[usize::MAX], When::Now, 0);
     let bytewise = rewrite(&rules, &PathValues::default(), document.as_bytes(), &[1], When::Now, 0);
     assert_eq!(whole, bytewise);
@@ -68,10 +68,10 @@ fn depth_is_bounded_and_costs_no_stack() {
 #[test]
 fn a_selected_value_is_bounded_and_an_unselected_one_is_not() {
     let selector = Selector::parse("$.a").unwrap();
-    let rules = [JsonRule { selector: &selector, each: false, bind: &[], may_drop: false }];
+    let rules = [JsonRule { selector: &selector, each: false, bind: &[], may_drop: false, scalars: false }];
     let program = Arc::new(Program::compile(&rules).unwrap());
     let limits = Limits { field: 100, ..Limits::default() };
-    for (member, length, fits) in [("a", 98, true), ("a", 99, false), ("b", 1_000_000, true)] {
+    for (member, length, fits) in [("a", 100, true), ("a", 101, false), ("b", 1_000_000, true)] {
         let document = format!("{{\"{member}\":\"{}\"}}", "x".repeat(length));
         for piece in [7, 1 << 20] {
             let mut rewriter = Rewriter::new(Arc::clone(&program), limits, PathValues::default());
@@ -91,7 +91,7 @@ fn a_selected_value_is_bounded_and_an_unselected_one_is_not() {
 fn a_bound_member_that_comes_twice_is_an_error_even_after_release() {
     let selector = Selector::parse("$..ssn").unwrap();
     let bind = [bind("record", &[BindPlace::Relative { up: 0, names: vec!["id".to_owned()] }])];
-    let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop: false }];
+    let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop: false, scalars: false }];
     let run = |document: &str| {
         let outcome = rewrite(&rules, &PathValues::default(), document.as_bytes(), &[3], When::Now, 0);
         outcome.map(|out| String::from_utf8(out).unwrap())
@@ -112,7 +112,7 @@ fn a_bound_member_that_comes_twice_is_an_error_even_after_release() {
 fn a_record_holds_back_no_more_than_its_window() {
     let selector = Selector::parse("$.ssn").unwrap();
     let bind = [bind("record", &[BindPlace::Document(vec!["id".to_owned()])])];
-    let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop: false }];
+    let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop: false, scalars: false }];
     let run = |padding: usize| {
         let document = format!("{{\"ssn\":1,\"pad\":\"{}\",\"id\":1}}", "x".repeat(padding));
         rewrite(&rules, &PathValues::default(), document.as_bytes(), &[1000], When::Now, 0).map(|_| ())
@@ -126,7 +126,7 @@ fn the_window_is_the_same_however_the_document_is_cut() {
     let selector = Selector::parse("$.ssn").unwrap();
     let bind = [bind("record", &[BindPlace::Document(vec!["id".to_owned()])])];
     for may_drop in [false, true] {
-        let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop }];
+        let rules = [JsonRule { selector: &selector, each: false, bind: &bind, may_drop, scalars: false }];
         let run = |padding: usize, cut: usize| {
             let document = format!("{{\"ssn\":1,\"pad\":\"{}\",\"id\":1}}", "x".repeat(padding));
             rewrite(&rules, &PathValues::default(), document.as_bytes(), &[cut], When::Now, 0)
@@ -142,12 +142,14 @@ fn the_window_is_the_same_however_the_document_is_cut() {
 fn selectors_without_end_are_refused_when_compiled() {
     let deep = "$".to_owned() + &"..*[1,3,7].a".repeat(12);
     let selectors: Vec<_> = (0..8).map(|n| Selector::parse(&format!("{deep}.x{n}")).unwrap()).collect();
-    let rules: Vec<_> =
-        selectors.iter().map(|selector| JsonRule { selector, each: false, bind: &[], may_drop: false }).collect();
+    let rules: Vec<_> = selectors
+        .iter()
+        .map(|selector| JsonRule { selector, each: false, bind: &[], may_drop: false, scalars: false })
+        .collect();
     let start = std::time::Instant::now();
     let _ = Program::compile(&rules);
     assert!(start.elapsed() < std::time::Duration::from_secs(60), "the construction is bounded");
     let slices = Selector::parse("$[::63, ::64]").unwrap();
-    let rules = [JsonRule { selector: &slices, each: false, bind: &[], may_drop: false }];
+    let rules = [JsonRule { selector: &slices, each: false, bind: &[], may_drop: false, scalars: false }];
     assert!(Program::compile(&rules).is_err());
 }
