@@ -19,7 +19,7 @@ use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
 use crate::telemetry::{ConnectionGuard, Handshake, Metrics, Peer};
-use crate::tls::{Client, reason, settled};
+use crate::tls::{Client, has_expired, reason, settled};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -91,7 +91,13 @@ async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<T
     let connector = TlsConnector::from(Arc::clone(&tls.now().state));
     match connector.connect(tls.name.clone(), tcp).await {
         Ok(stream) => {
-            metrics.handshake(Peer::Upstream, &settled(stream.get_ref().1));
+            let connection = stream.get_ref().1;
+            let done = settled(connection);
+            if has_expired(connection) {
+                metrics.handshake(Peer::Upstream, &Handshake { outcome: "expired", ..done });
+                return Err(io::Error::other(rustls::Error::from(rustls::CertificateError::Expired)));
+            }
+            metrics.handshake(Peer::Upstream, &done);
             Ok(stream)
         }
         Err(error) => {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub(crate) use accept::{Secured, Verdict, accept, reason, settled};
+pub(crate) use accept::{Secured, Verdict, accept, has_expired, reason, settled};
 pub(crate) use identities::{Client, Gathering, Identities, Report, Server};
 pub(crate) use material::{Facts, Refused};
 

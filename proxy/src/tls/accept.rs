@@ -87,12 +87,11 @@ pub(crate) async fn accept(
     };
     let (_, connection) = stream.get_ref();
     let done = settled(connection);
-    let chain: Vec<_> = connection.peer_certificates().unwrap_or_default().to_vec();
-    let expires = chain.iter().filter_map(|one| not_after(one)).min();
-    // A resumed session brings the chain of its first handshake, which nobody has looked at since.
-    if expires.is_some_and(|end| SystemTime::now() >= end) {
+    if has_expired(connection) {
         return Err(Handshake { outcome: "expired", ..done });
     }
+    let chain: Vec<_> = connection.peer_certificates().unwrap_or_default().to_vec();
+    let expires = ends(&chain);
     let forwarded = match chain.first() {
         Some(leaf) if server.forwards() => forwarded::value(leaf, current.state.own.as_ref()),
         _ => None,
@@ -106,6 +105,18 @@ pub(crate) async fn accept(
         aged: Cell::new(None),
     };
     Ok((Box::new(stream), secured, done))
+}
+
+/// Whether a certificate of the other side has ended. A resumed session brings the chain of its first handshake, which nobody has
+/// looked at since.
+pub(crate) fn has_expired(connection: &CommonState) -> bool {
+    let chain = connection.peer_certificates().unwrap_or_default();
+    ends(chain).is_some_and(|end| SystemTime::now() >= end)
+}
+
+/// When the first certificate of a chain ends.
+fn ends(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+    chain.iter().filter_map(not_after).min()
 }
 
 /// How a handshake ended that succeeded.
