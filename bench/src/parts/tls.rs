@@ -49,12 +49,11 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
         plan.rounds, plan.seconds
     );
     let (mutual, plain) = (start(true)?, start(false)?);
-    let config = |wanted| handshakes::client(Tls { certificates: &certificates, mutual: true }, wanted);
-    let clients = (config(Wanted::Full)?, config(Wanted::Resumed)?);
+    let client = handshakes::client(Tls { certificates: &certificates, mutual: true })?;
     let measured = [
-        measure(plan, &mutual, Work::Full, &clients.0)?,
-        measure(plan, &mutual, Work::Resumed, &clients.1)?,
-        measure(plan, &plain, Work::Bulk, &clients.0)?,
+        measure(plan, &mutual, Work::Full, &client)?,
+        measure(plan, &mutual, Work::Resumed, &client)?,
+        measure(plan, &plain, Work::Bulk, &client)?,
     ];
     for ((work, most, envoy), cpu) in [
         ("full mTLS handshake: CPU", 1.0, Goal::Shown("beside the others")),
@@ -83,7 +82,7 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
         &origin,
         &folder,
     )?;
-    found.rows.push(open_connections(&idle, &clients.0)?);
+    found.rows.push(open_connections(&idle, &client)?);
     Ok(found)
 }
 
