@@ -6,7 +6,7 @@ use super::rules::{on_error, rules};
 use super::sockets::{Socket, listeners};
 use super::{Reader, join, one_of, tls};
 use crate::problem::{Place, did_you_mean};
-use crate::value::{self, url};
+use crate::value::{self, path, url};
 use crate::yaml::{Data, Node};
 use crate::{
     Bind, BindPlace, ClientAuth, Direction, Listener, OnDecryptError, Op, Phase, Protocol, Route, Rule, Scheme,
@@ -131,10 +131,7 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
         r.known_keys(matching, &match_at, "routes[].match");
     }
     let listener = by_name(r, matching, &match_at, "listener", traffic.listeners.iter().map(|one| one.name.as_str()));
-    let path = r.required(matching, &match_at, "path", |text| match text.starts_with('/') {
-        true => Ok(text.to_owned()),
-        false => Err("a path pattern begins with /".to_owned()),
-    });
+    let path = r.required(matching, &match_at, "path", path::pattern);
     let mut methods = Vec::new();
     for item in r.list(matching, &match_at, "methods") {
         let Some(text) = r.text(item, &match_at) else { continue };
@@ -147,7 +144,8 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
     let upstream = by_name(r, node, at, "upstream", traffic.upstreams.iter().map(|one| one.name.as_str()));
     let keep_host = r.setting(node, at, "host", |text| one_of(&[("keep", true)], text)).unwrap_or(false);
     let on_decrypt_error = on_error(r, node, at).unwrap_or(OnDecryptError::Fail);
-    let params = path.as_deref().map(params).unwrap_or_default();
+    // As written, good or not: a place that names one of them is no second mistake.
+    let params = matching.get("path").and_then(Node::as_text).map(path::params).unwrap_or_default();
     let both = rules(r, node, at, &params, on_decrypt_error);
     let direction = listener.and_then(|index| traffic.listeners.get(index)).map(|listener| listener.direction);
     let (request_op, response_op) = ops(direction.unwrap_or(Direction::Egress));
@@ -216,12 +214,6 @@ fn tenant(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Tenant> {
         false => Err("not a header's name".to_owned()),
     });
     header.map(Tenant::Header)
-}
-
-/// The parameters of a pattern.
-pub(super) fn params(pattern: &str) -> Vec<String> {
-    let opened = pattern.split('{').skip(1);
-    opened.filter_map(|part| part.split_once('}')).map(|(name, _)| name.trim_start_matches('*').to_owned()).collect()
 }
 
 /// What holds between a route and its listener.
@@ -332,7 +324,7 @@ fn conflicts(r: &mut Reader<'_>, tree: &Node, traffic: &Traffic) {
     let place = tree.get("routes").map_or(&tree.place, |node| &node.place);
     for route in &traffic.routes {
         let Some(path) = &route.path else { continue };
-        let shape = shape(path);
+        let shape = path::shape(path);
         let host = route.host.as_deref();
         let methods: Vec<&str> =
             if route.methods.is_empty() { vec![""] } else { route.methods.iter().map(String::as_str).collect() };
@@ -348,7 +340,7 @@ fn conflicts(r: &mut Reader<'_>, tree: &Node, traffic: &Traffic) {
         let table = tables.entry((route.listener, host)).or_default();
         match table.insert(shape, ()) {
             Ok(()) => {}
-            Err(matchit::InsertError::Conflict { with }) if with == self::shape(path) => {}
+            Err(matchit::InsertError::Conflict { with }) if with == path::shape(path) => {}
             Err(matchit::InsertError::Conflict { with }) => r.problem(
                 place,
                 &format!("routes.{}", route.name),
@@ -357,19 +349,4 @@ fn conflicts(r: &mut Reader<'_>, tree: &Node, traffic: &Traffic) {
             Err(error) => r.problem(place, &format!("routes.{}", route.name), format!("the pattern {path}: {error}")),
         }
     }
-}
-
-/// A pattern with its parameters numbered, so that routes may name them differently.
-fn shape(pattern: &str) -> String {
-    let mut shape = String::new();
-    for (index, part) in pattern.split('{').enumerate() {
-        match part.split_once('}').filter(|_| index > 0) {
-            Some((name, rest)) => {
-                let star = if name.starts_with('*') { "*" } else { "" };
-                shape.push_str(&format!("{{{star}p{index}}}{rest}"));
-            }
-            None => shape.push_str(part),
-        }
-    }
-    shape
 }
