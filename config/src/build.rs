@@ -81,6 +81,15 @@ impl Reader<'_> {
         }
     }
 
+    /// Reports a list that says nothing: whoever writes one means something by it.
+    pub(crate) fn not_empty(&mut self, node: &Node, at: &str, key: &str) {
+        if let Some(found @ Node { data: Data::List(items), .. }) = node.get(key)
+            && items.is_empty()
+        {
+            self.problem(&found.place, &join(at, key), "an empty list; leave it out");
+        }
+    }
+
     /// Reports keys that no row of the table has.
     pub(crate) fn known_keys(&mut self, node: &Node, at: &str, pattern: &str) {
         let Data::Map(entries) = &node.data else {

@@ -122,3 +122,69 @@ fn a_count_is_no_size() {
         assert_eq!(said.is_empty(), value == "1KiB", "{said:?}");
     }
 }
+
+#[test]
+fn a_pattern_that_no_request_matches_is_refused() {
+    for path in [
+        "//", "/a//b", "/a/../b", "/..", "/./a", "/%41", "/a%2fb", "/a%", "/a%zz", "/a%5C", "/%00", "/a?b", "/a#b",
+        "/a;b", "/a\\\\b", "/a b", "/a\\tb", "/{}", "/{*}", "/{a", "/a}", "/{{a}}", "/{a{b}", "/{a/b}", "/{*a}/b",
+    ] {
+        let problems = of_route(path, "");
+        assert!(problems.len() == 1 && problems[0].contains("routes[0].match.path: "), "{path}: {problems:#?}");
+    }
+    for path in ["/", "/a/", "/a%20b/%C3%A9", "/{a}/{*b}", "/a.b/..c/~x", "/v1/{id}:close", "/{*rest}", "/é"] {
+        assert_eq!(of_route(path, ""), [""; 0], "{path}");
+    }
+}
+
+#[test]
+fn settings_that_can_never_work_are_refused() {
+    for (more, problem) in [
+        (", fields: [{select: $.a, bind: {r: []}}]", "routes[0].fields[0].bind.r: names no place"),
+        (", fields: [{select: $.a, context: []}]", "routes[0].fields[0].context: an empty list"),
+        (
+            ", fields: [{select: $.a, mode: deterministic, unlinkable: true}]",
+            "routes[0].fields[0]: unlinkable and mode",
+        ),
+        (", fields: [{select: $.a, name: n}, {select: $.b, name: n}]", "routes[0].fields: two rules of one phase"),
+        (", fields: [{select: $.a, name: $.b}, $.b]", "routes[0].fields: two rules of one phase are named $.b"),
+        (
+            ", fields: [{select: $.a, name: n}], response: {fields: [{select: $.b, name: n}]}",
+            "routes[0].response.fields: two rules of one phase are named n",
+        ),
+    ] {
+        let problems = of_route("/x", more);
+        assert!(problems.len() == 1 && problems[0].contains(problem), "{more}: {problems:#?}");
+    }
+    let apart = ", request: {fields: [{select: $.a, name: n}]}, response: {fields: [{select: $.b, name: n}]}";
+    assert_eq!(of_route("/x", apart), [""; 0], "two phases");
+    assert_eq!(of_route("/x", ", fields: [$.a, $.a]"), [""; 0], "a warning: one never wins");
+    let methods = document(&["name: r, match: {listener: l, path: /x, methods: []}, upstream: u"]);
+    assert!(of_document(&methods)[0].contains("routes[0].match.methods: an empty list"));
+}
+
+#[test]
+fn two_routes_of_one_name_or_for_one_request_are_refused() {
+    let named = document(&[
+        "name: r, match: {listener: l, path: /a}, upstream: u",
+        "name: r, match: {listener: l, path: /b}, upstream: u",
+    ]);
+    assert_eq!(of_document(&named), ["OILSKIN_CONFIG_YAML:6:10: routes[1].name: another route is named r"]);
+    let shadowed = document(&[
+        "name: a, match: {listener: l, path: /a}, upstream: u",
+        "name: b, match: {listener: l, path: /a, methods: [GET]}, upstream: u",
+    ]);
+    assert!(of_document(&shadowed)[0].contains("routes[1].match.path: another route takes GET /a before it"));
+}
+
+#[test]
+fn a_listener_without_a_route_is_warned_about() {
+    let text = document(&["name: r, match: {listener: l, path: /a}, upstream: u"]);
+    let text =
+        text.replace("{name: l, bind: 127.0.0.1:1}", "{name: l, bind: 127.0.0.1:1}, {name: m, bind: 127.0.0.1:2}");
+    let warnings = read(&[("OILSKIN_CONFIG_YAML", &text)]).unwrap().warnings;
+    assert!(
+        warnings.contains(&"listener m: no route leads from it: all it takes gets no_route".to_owned()),
+        "{warnings:?}"
+    );
+}

@@ -20,7 +20,8 @@ pub(super) fn conflicts(r: &mut Reader<'_>, nodes: &[&Node], routes: &[Route]) {
         let at = format!("routes[{index}].match.path");
         let shape = shape(path);
         for method in methods(route) {
-            if !seen.insert((table, shape.clone(), method)) {
+            let all = seen.contains(&(table, shape.clone(), ""));
+            if all || !seen.insert((table, shape.clone(), method)) {
                 let request = format!("{method} {path}");
                 r.problem(place, &at, format!("another route takes {} before it", request.trim_start()));
             }

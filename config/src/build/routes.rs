@@ -42,6 +42,9 @@ pub(super) fn traffic(r: &mut Reader<'_>, tree: &Node, warnings: &mut Vec<String
         let at = format!("routes[{index}]");
         r.known_keys(node, &at, "routes[]");
         let route = route(r, node, &at, &traffic, &written);
+        if let Some(name) = node.get("name").filter(|_| traffic.routes.iter().any(|other| other.name == route.name)) {
+            r.problem(&name.place, &join(&at, "name"), format!("another route is named {}", route.name));
+        }
         check(r, &node.place, &at, &route, &traffic, warnings);
         traffic.routes.push(route);
         nodes.push(node);
@@ -50,6 +53,11 @@ pub(super) fn traffic(r: &mut Reader<'_>, tree: &Node, warnings: &mut Vec<String
         r.problem(&tree.place, "routes", "missing: nothing passes by itself");
     }
     conflicts::conflicts(r, &nodes, &traffic.routes);
+    for (index, listener) in traffic.listeners.iter().enumerate() {
+        if !traffic.routes.iter().any(|route| route.listener == index) {
+            warnings.push(format!("listener {}: no route leads from it: all it takes gets no_route", listener.name));
+        }
+    }
     traffic
 }
 
@@ -159,6 +167,7 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic, written: 
     let listener = by_name(r, matching, &match_at, "listener", &written.listeners, names);
     let path = r.required(matching, &match_at, "path", path::pattern);
     let mut methods = Vec::new();
+    r.not_empty(matching, &match_at, "methods");
     for item in r.list(matching, &match_at, "methods") {
         let Some(text) = r.text(item, &match_at) else { continue };
         match value::method(&text) {
@@ -173,7 +182,7 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic, written: 
     let on_decrypt_error = on_error(r, node, at).unwrap_or(OnDecryptError::Fail);
     // As written, good or not: a place that names one of them is no second mistake.
     let params = matching.get("path").and_then(Node::as_text).map(path::params).unwrap_or_default();
-    let both = rules(r, node, at, &params, on_decrypt_error);
+    let both = rules(r, node, at, &params, (on_decrypt_error, &[]));
     let direction = traffic.listeners.get(listener).map(|listener| listener.direction);
     let (request_op, response_op) = ops(direction.unwrap_or(Direction::Egress));
     let request = phase(r, node, at, "request", (request_op, &both, &params, on_decrypt_error));
@@ -221,7 +230,7 @@ fn phase(
         r.known_keys(own, &at, if key == "request" { "routes[].request" } else { "routes[].response" });
         let words = [("encrypt", Op::Encrypt), ("decrypt", Op::Decrypt)];
         phase.op = r.setting(own, &at, "op", |text| one_of(&words, text)).unwrap_or(op);
-        phase.rules.extend(rules(r, own, &at, params, on_decrypt_error));
+        phase.rules.extend(rules(r, own, &at, params, (on_decrypt_error, both)));
     }
     phase
 }
