@@ -25,6 +25,19 @@ pub enum KeyError {
     Unsupported(&'static str),
 }
 
+impl KeyError {
+    /// Whether the configuration, or what it names, must change; else the system failed, perhaps for a moment.
+    pub(crate) fn is_configuration(&self) -> bool {
+        use crypto::Error::{Document, Memlock, Missing, Root, SlabFull};
+        match self {
+            Self::Crypto(error) => {
+                matches!(error, Document { .. } | Memlock { .. } | Missing(_) | Root { .. } | SlabFull)
+            }
+            Self::Unsupported(_) => true,
+        }
+    }
+}
+
 /// Handles by keyset name.
 pub(crate) struct Keyrings {
     source: Option<Source>,
