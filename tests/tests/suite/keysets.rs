@@ -121,3 +121,27 @@ fn a_keyset_that_is_not_there_yet_is_a_warning_to_a_check_and_to_a_start() {
     let answer = wire.request("POST", "/", &[("content-type", "application/json")], br#"{"ssn":"1"}"#);
     assert_eq!(answer.status(), 503, "{answer:?}");
 }
+
+#[test]
+fn all_that_is_missing_of_keys_is_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = with_rule("cards", "http://127.0.0.1:1");
+    let at = |name: &str| format!("file:{}", folder.path().join(name).display());
+    for word in [Some("check"), None] {
+        let mut command = process::command(&Keys::new());
+        command.args(word).env("OILSKIN_CONFIG_YAML", &document).env("OILSKIN_KEY_STORE", at("keys"));
+        command.env("OILSKIN_ROOT_KEY", format!("{} {}", at("one.key"), at("two.key")));
+        let (code, said) = ended(command.output().unwrap());
+        assert_eq!(code, Some(78), "{said}");
+        for part in ["one.key: there is no such file", "two.key: there is no such file", "keyset cards does not exist"]
+        {
+            assert_eq!(said.matches(part).count(), 1, "{part}: {said}");
+        }
+    }
+    std::fs::write(folder.path().join("keys"), "").unwrap();
+    let mut command = process::command(&Keys::new());
+    command.arg("check").env("OILSKIN_CONFIG_YAML", &document).env("OILSKIN_KEY_STORE", at("keys"));
+    let (code, said) = ended(command.env("OILSKIN_ROOT_KEY", at("one.key")).output().unwrap());
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("one.key") && said.contains("cannot read the key store's folder"), "{said}");
+}
