@@ -1,5 +1,6 @@
 //! The tree, read: every value checked, every problem noted.
 
+mod conflicts;
 mod keys;
 mod routes;
 mod rules;
@@ -77,6 +78,15 @@ impl Reader<'_> {
                 self.problem(&other.place, &join(at, key), "must be a list");
                 Vec::new()
             }
+        }
+    }
+
+    /// Reports a list that says nothing: whoever writes one means something by it.
+    pub(crate) fn not_empty(&mut self, node: &Node, at: &str, key: &str) {
+        if let Some(found @ Node { data: Data::List(items), .. }) = node.get(key)
+            && items.is_empty()
+        {
+            self.problem(&found.place, &join(at, key), "an empty list; leave it out");
         }
     }
 
@@ -220,33 +230,43 @@ fn section<'n>(r: &mut Reader<'_>, tree: &'n Node, key: &str) -> Option<&'n Node
 fn limits(r: &mut Reader<'_>, tree: &Node) -> Limits {
     let empty = Node::map(&Place::Nowhere);
     let node = section(r, tree, "limits").unwrap_or(&empty);
-    let mut size = |key: &str, default: u64, low: u64, high: u64| {
+    let mut within = |key: &str, default: u64, (low, high): (u64, u64), read: fn(&str) -> Read<u64>| {
         let read = |text: &str| {
-            let number =
-                if text.bytes().all(|byte| byte.is_ascii_digit()) { value::count(text) } else { value::size(text) }?;
+            let number = read(text)?;
             if (low..=high).contains(&number) { Ok(number) } else { Err(format!("must be {low} to {high}")) }
         };
         r.setting(node, "limits", key, read).unwrap_or(default)
     };
     let usize_of = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let nonzero = |number: u64| NonZeroUsize::new(usize_of(number)).unwrap_or(NonZeroUsize::MIN);
-    let connections = node.get("connections").map(|_| nonzero(size("connections", 10_000, 1, 1 << 20)));
-    let body = node.get("max_body").map(|_| size("max_body", u64::MAX, 0, u64::MAX));
+    let mut count = |key: &str, default: u64, high: u64| within(key, default, (1, high), value::count);
+    let head_fields = usize_of(count("head_fields", 100, 1000));
+    let streams = u32::try_from(count("streams", 100, 10_000)).unwrap_or(NonZeroU32::MIN.get());
+    let connections = node.get("connections").map(|_| nonzero(count("connections", 10_000, 1 << 20)));
+    let handshakes = nonzero(count("handshakes", 256, 1 << 16));
+    let upstream_connections = nonzero(count("upstream_connections", 1024, 1 << 16));
+    let depth = usize_of(count("depth", 128, 10_000));
+    let mut size = |key: &str, default: u64, low: u64, high: u64| within(key, default, (low, high), bytes);
     Limits {
         head: usize_of(size("head", 16 << 10, 1 << 10, 1 << 20)),
-        head_fields: usize_of(size("head_fields", 100, 1, 1000)),
-        streams: u32::try_from(size("streams", 100, 1, 10_000)).unwrap_or(NonZeroU32::MIN.get()),
+        head_fields,
+        streams,
         connections,
-        handshakes: nonzero(size("handshakes", 256, 1, 1 << 16)),
-        upstream_connections: nonzero(size("upstream_connections", 1024, 1, 1 << 16)),
-        depth: usize_of(size("depth", 128, 1, 10_000)),
-        body,
+        handshakes,
+        upstream_connections,
+        depth,
+        body: node.get("max_body").map(|_| size("max_body", u64::MAX, 0, u64::MAX)),
         min_body_rate: size("min_body_rate", 100, 0, 1 << 30),
         field: usize_of(size("max_field", 1 << 20, 1 << 10, 1 << 30)),
         hold: usize_of(size("hold_bytes", 64 << 10, 1 << 10, 1 << 30)),
         bind_window: usize_of(size("bind_window", 256 << 10, 1 << 10, 1 << 30)),
         key_slab: usize_of(size("key_slab", 48 << 10, 4 << 10, 1 << 30)),
     }
+}
+
+/// A size; a bare number counts bytes.
+fn bytes(text: &str) -> Read<u64> {
+    value::count(text).or_else(|_| value::size(text))
 }
 
 fn timeouts(r: &mut Reader<'_>, tree: &Node) -> Timeouts {

@@ -1,5 +1,6 @@
 //! Scalars: text to values. Messages never repeat the text, which may be a secret in the wrong place.
 
+pub(crate) mod path;
 pub(crate) mod url;
 
 use std::net::SocketAddr;

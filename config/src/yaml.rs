@@ -58,6 +58,14 @@ impl Node {
         (!matches!(found.value.data, Data::Empty)).then_some(&found.value)
     }
 
+    /// A scalar's text.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match &self.data {
+            Data::Scalar(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Sets `path` (names with dots), replacing what stood there.
     pub(crate) fn set(&mut self, path: &str, value: Node) {
         if !matches!(self.data, Data::Map(_)) {

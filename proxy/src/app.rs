@@ -43,6 +43,17 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
+impl StartError {
+    /// Whether the configuration, or what it names, must change before it can start; trying again does not help.
+    pub(crate) fn is_configuration(&self) -> bool {
+        match self {
+            Self::Build(_) | Self::Limits(_) => true,
+            Self::Keys(error) => error.is_configuration(),
+            Self::Listen(..) | Self::Thread(_) => false,
+        }
+    }
+}
+
 /// Everything built and bound; nothing accepted yet.
 pub struct App {
     config: Config,
@@ -105,21 +116,24 @@ impl App {
         })
     }
 
-    /// Does what [`App::build`] does with files and keys, and binds nothing.
+    /// Does what [`App::build`] does with files and keys, and binds nothing. Returns warnings: what is no reason not to start.
     ///
     /// # Errors
     /// As [`App::build`].
-    pub fn check(config: &Config) -> Result<(), StartError> {
+    pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
         connections(config)?;
         let metrics = Metrics::new();
         let keyrings = Keyrings::open(config, &metrics)?;
         let mut identities = Gathering::new(&metrics);
         Snapshot::build(config, &keyrings, &metrics, &mut identities)?;
         servers_of(config, &mut identities)?;
-        match keyrings.missing().as_slice() {
-            [] => Ok(()),
-            [missing, ..] => Err(KeyError::from(oilskin_crypto::Error::Missing(missing.clone())).into()),
-        }
+        let warning = |name: String| {
+            format!(
+                "keyset {name} is not in the store: requests that need it get key_unavailable, and /ready says no, until it \
+                 is there; `oilskin keys init --name {name}` makes it"
+            )
+        };
+        Ok(keyrings.missing().into_iter().map(warning).collect())
     }
 
     /// Where the listener of that index listens; none for a Unix socket.

@@ -15,6 +15,8 @@ use clap::{Parser, Subcommand};
 use oilskin_config::{Problem, Vars};
 use serde_json::{Value, json};
 
+use crate::StartError;
+
 /// How a command ended; the number is the process' exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -27,6 +29,13 @@ pub enum Exit {
     Usage = 2,
     /// The configuration is wrong (`EX_CONFIG` of sysexits.h).
     Configuration = 78,
+}
+
+impl Exit {
+    /// The code of what does not start.
+    fn of(error: &StartError) -> Self {
+        if error.is_configuration() { Self::Configuration } else { Self::Failed }
+    }
 }
 
 /// Encrypts chosen fields of an app's HTTP traffic. Without a command it runs, configured by OILSKIN_* variables.

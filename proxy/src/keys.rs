@@ -23,6 +23,40 @@ pub enum KeyError {
     /// What this version cannot do yet.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// Several of them, none twice.
+    #[error("{}", together(.0))]
+    Several(Vec<KeyError>),
+}
+
+fn together(errors: &[KeyError]) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("; ")
+}
+
+impl KeyError {
+    /// All of them as one, if there is any.
+    fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.pop() {
+            None => Ok(()),
+            Some(only) if errors.is_empty() => Err(only),
+            Some(last) => {
+                errors.push(last);
+                Err(Self::Several(errors))
+            }
+        }
+    }
+
+    /// Whether the configuration, or what it names, must change; else the system failed, perhaps for a moment.
+    pub(crate) fn is_configuration(&self) -> bool {
+        use crypto::Error::{Document, Memlock, Missing, Root, SlabFull};
+        match self {
+            Self::Crypto(error) => {
+                matches!(error, Document { .. } | Memlock { .. } | Missing(_) | Root { .. } | SlabFull)
+            }
+            Self::Unsupported(_) => true,
+            Self::Several(errors) => errors.iter().any(Self::is_configuration),
+        }
+    }
 }
 
 /// Handles by keyset name.
@@ -56,18 +90,31 @@ impl Keyrings {
         let handles = Mutex::default();
         let Some(keys) = &config.keys else { return Ok(Arc::new(Self { source: None, handles })) };
         let slab = Slab::new(config.limits.key_slab, config.unsafe_unlocked_keys)?;
-        let (roots, store) = parts(keys, &slab)?;
+        let (roots, mut wrong) = roots(keys, &slab);
+        let store = store(keys);
+        let named = named(config);
+        let names = store.list().unwrap_or_else(|error| {
+            wrong.push(error.into());
+            Vec::new()
+        });
+        if !wrong.is_empty() {
+            // By itself no reason to end; but who has to fetch the root fetches the keyset, too.
+            let missing = named.iter().filter(|name| !name.contains('{') && !names.iter().any(|held| held == *name));
+            wrong.extend(missing.map(|name| crypto::Error::Missing((*name).to_owned()).into()));
+        }
+        KeyError::all(wrong)?;
         let policy = Policy { development: keys.development, min_epoch: keys.min_epoch, signer: keys.signer };
         let source = Source { slab, roots, store, policy };
         let this = Self { source: None, handles };
-        let named = named(config);
-        for name in source.store.list()? {
+        let mut wrong = Vec::new();
+        for name in names {
             match this.refresh_one(&source, &name, metrics) {
-                Err(error) if named.contains(name.as_str()) => return Err(error),
+                Err(error) if named.contains(name.as_str()) => wrong.push(error),
                 Err(error) => tracing::warn!(keyset = name, %error, "a keyset that no rule names does not open"),
                 Ok(()) => {}
             }
         }
+        KeyError::all(wrong)?;
         Ok(Arc::new(Self { source: Some(source), ..this }))
     }
 
@@ -156,20 +203,28 @@ fn named(config: &Config) -> BTreeSet<&str> {
     phases.flat_map(|phase| &phase.rules).map(|rule| rule.keyset.as_str()).collect()
 }
 
-type Parts = (Vec<Box<dyn RootKey>>, Box<dyn KeyStore>);
-
-/// Roots and store of a configuration.
-pub(crate) fn parts(keys: &config::Keys, slab: &Arc<Slab>) -> Result<Parts, KeyError> {
+/// The roots of a configuration, and everything that is wrong with them.
+fn roots(keys: &config::Keys, slab: &Arc<Slab>) -> (Vec<Box<dyn RootKey>>, Vec<KeyError>) {
+    let (mut roots, mut wrong): (Vec<Box<dyn RootKey>>, _) = (Vec::new(), Vec::new());
     if keys.hold != config::Hold::Any && keys.roots.len() > 1 {
-        return Err(KeyError::Unsupported("keys.hold: this version joins roots by `any` only"));
+        wrong.push(KeyError::Unsupported("keys.hold: this version joins roots by `any` only"));
     }
-    let mut roots: Vec<Box<dyn RootKey>> = Vec::new();
-    for root in &keys.roots {
-        match root {
-            config::Root::File(path) => roots.push(Box::new(FileRoot::read(path, slab)?)),
+    for config::Root::File(path) in &keys.roots {
+        match FileRoot::read(path, slab) {
+            Ok(root) => roots.push(Box::new(root)),
+            Err(error) => wrong.push(error.into()),
         }
     }
-    Ok((roots, store(keys)))
+    (roots, wrong)
+}
+
+/// The roots of a configuration.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub(crate) fn all_roots(keys: &config::Keys, slab: &Arc<Slab>) -> Result<Vec<Box<dyn RootKey>>, KeyError> {
+    let (roots, wrong) = roots(keys, slab);
+    KeyError::all(wrong).map(|()| roots)
 }
 
 /// The store of a configuration.

@@ -1,12 +1,10 @@
 //! `listeners:`, `upstreams:`, `routes:`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::rules::{on_error, rules};
 use super::sockets::{Socket, listeners};
-use super::{Reader, join, one_of, tls};
+use super::{Reader, conflicts, join, one_of, tls};
 use crate::problem::{Place, did_you_mean};
-use crate::value::{self, url};
+use crate::value::{self, path, url};
 use crate::yaml::{Data, Node};
 use crate::{
     Bind, BindPlace, ClientAuth, Direction, Listener, OnDecryptError, Op, Phase, Protocol, Route, Rule, Scheme,
@@ -34,23 +32,53 @@ impl Listener {
 pub(super) fn traffic(r: &mut Reader<'_>, tree: &Node, warnings: &mut Vec<String>) -> Traffic {
     let (listeners, sockets) = listeners(r, tree);
     let upstreams = upstreams(r, tree);
+    let written = Written::of(tree);
     let mut traffic = Traffic { listeners, sockets, upstreams, routes: Vec::new() };
+    let mut nodes = Vec::new();
     if tree.get("listeners").is_none() {
         r.problem(&tree.place, "listeners", "missing: routes need a listener");
     }
     for (index, node) in r.list(tree, "", "routes").into_iter().enumerate() {
         let at = format!("routes[{index}]");
         r.known_keys(node, &at, "routes[]");
-        if let Some(route) = route(r, node, &at, &traffic) {
-            check(r, &node.place, &at, &route, &traffic, warnings);
-            traffic.routes.push(route);
+        let route = route(r, node, &at, &traffic, &written);
+        if let Some(name) = node.get("name").filter(|_| traffic.routes.iter().any(|other| other.name == route.name)) {
+            r.problem(&name.place, &join(&at, "name"), format!("another route is named {}", route.name));
         }
+        check(r, &node.place, &at, &route, &traffic, warnings);
+        traffic.routes.push(route);
+        nodes.push(node);
     }
     if tree.get("routes").is_none() {
         r.problem(&tree.place, "routes", "missing: nothing passes by itself");
     }
-    conflicts(r, tree, &traffic);
+    conflicts::conflicts(r, &nodes, &traffic.routes);
+    for (index, listener) in traffic.listeners.iter().enumerate() {
+        if !traffic.routes.iter().any(|route| route.listener == index) {
+            warnings.push(format!("listener {}: no route leads from it: all it takes gets no_route", listener.name));
+        }
+    }
     traffic
+}
+
+/// Names as they are written, also of what has mistakes of its own: it is there.
+struct Written<'a> {
+    listeners: Vec<&'a str>,
+    upstreams: Vec<&'a str>,
+}
+
+impl<'a> Written<'a> {
+    fn of(tree: &'a Node) -> Self {
+        let listeners = match tree.get("listeners").map(|node| &node.data) {
+            Some(Data::List(items)) => items.iter().filter_map(|item| item.get("name")?.as_text()).collect(),
+            _ => Vec::new(),
+        };
+        let upstreams = match tree.get("upstreams").map(|node| &node.data) {
+            Some(Data::Map(entries)) => entries.iter().map(|entry| entry.key.as_str()).collect(),
+            _ => Vec::new(),
+        };
+        Self { listeners, upstreams }
+    }
 }
 
 fn upstreams(r: &mut Reader<'_>, tree: &Node) -> Vec<Upstream> {
@@ -96,21 +124,25 @@ pub(super) fn upstream(name: &str, url: url::Url, protocol: Protocol, tls: Optio
     }
 }
 
-/// The index of a thing by its name, or a problem with the nearest one.
+/// The place of what has a mistake that was named: no configuration comes of it, and nothing stands there.
+const WRONG: usize = usize::MAX;
+
+/// The index among `good` of a thing by its name; a problem with the nearest one if nothing that is `written` has it.
 fn by_name<'a>(
     r: &mut Reader<'_>,
     node: &Node,
     at: &str,
     key: &str,
-    names: impl Iterator<Item = &'a str> + Clone,
-) -> Option<usize> {
-    let wanted = r.required(node, at, key, |text| Ok(text.to_owned()))?;
-    let found = names.clone().position(|name| name == wanted);
-    if found.is_none() {
+    written: &[&str],
+    mut good: impl Iterator<Item = &'a str>,
+) -> usize {
+    let Some(wanted) = r.required(node, at, key, |text| Ok(text.to_owned())) else { return WRONG };
+    if !written.contains(&wanted.as_str()) {
         let place = node.get(key).map_or(&node.place, |node| &node.place);
-        r.problem(place, &join(at, key), format!("there is no {key} {wanted}{}", did_you_mean(&wanted, names)));
+        let near = did_you_mean(&wanted, written.iter().copied());
+        r.problem(place, &join(at, key), format!("there is no {key} {wanted}{near}"));
     }
-    found
+    good.position(|name| name == wanted).unwrap_or(WRONG)
 }
 
 /// What a listener's direction does to each phase.
@@ -121,7 +153,8 @@ pub(super) fn ops(direction: Direction) -> (Op, Op) {
     }
 }
 
-fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option<Route> {
+/// A route; what is wrong with it was named, and stands in it as nothing.
+fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic, written: &Written<'_>) -> Route {
     let name = r.required(node, at, "name", |text| value::name(text).map(|()| text.to_owned()));
     let matched = node.get("match");
     let empty = Node::map(&node.place);
@@ -130,12 +163,11 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
     if matched.is_some() {
         r.known_keys(matching, &match_at, "routes[].match");
     }
-    let listener = by_name(r, matching, &match_at, "listener", traffic.listeners.iter().map(|one| one.name.as_str()));
-    let path = r.required(matching, &match_at, "path", |text| match text.starts_with('/') {
-        true => Ok(text.to_owned()),
-        false => Err("a path pattern begins with /".to_owned()),
-    });
+    let names = traffic.listeners.iter().map(|one| one.name.as_str());
+    let listener = by_name(r, matching, &match_at, "listener", &written.listeners, names);
+    let path = r.required(matching, &match_at, "path", path::pattern);
     let mut methods = Vec::new();
+    r.not_empty(matching, &match_at, "methods");
     for item in r.list(matching, &match_at, "methods") {
         let Some(text) = r.text(item, &match_at) else { continue };
         match value::method(&text) {
@@ -144,12 +176,14 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
         }
     }
     let host = r.setting(matching, &match_at, "host", value::host);
-    let upstream = by_name(r, node, at, "upstream", traffic.upstreams.iter().map(|one| one.name.as_str()));
+    let names = traffic.upstreams.iter().map(|one| one.name.as_str());
+    let upstream = by_name(r, node, at, "upstream", &written.upstreams, names);
     let keep_host = r.setting(node, at, "host", |text| one_of(&[("keep", true)], text)).unwrap_or(false);
     let on_decrypt_error = on_error(r, node, at).unwrap_or(OnDecryptError::Fail);
-    let params = path.as_deref().map(params).unwrap_or_default();
-    let both = rules(r, node, at, &params, on_decrypt_error);
-    let direction = listener.and_then(|index| traffic.listeners.get(index)).map(|listener| listener.direction);
+    // As written, good or not: a place that names one of them is no second mistake.
+    let params = matching.get("path").and_then(Node::as_text).map(path::params).unwrap_or_default();
+    let both = rules(r, node, at, &params, (on_decrypt_error, &[]));
+    let direction = traffic.listeners.get(listener).map(|listener| listener.direction);
     let (request_op, response_op) = ops(direction.unwrap_or(Direction::Egress));
     let request = phase(r, node, at, "request", (request_op, &both, &params, on_decrypt_error));
     let response = phase(r, node, at, "response", (response_op, &both, &params, on_decrypt_error));
@@ -164,13 +198,13 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
     let tenant = tenant(r, node, at);
     let require_inspection = r.setting(node, at, "require_inspection", value::boolean).unwrap_or(false);
     let access_log = r.setting(node, at, "access_log", value::boolean).unwrap_or(false);
-    Some(Route {
-        name: name?,
-        listener: listener?,
-        path: Some(path?),
+    Route {
+        name: name.unwrap_or_default(),
+        listener,
+        path,
         methods,
         host,
-        upstream: upstream?,
+        upstream,
         keep_host,
         request,
         response,
@@ -178,7 +212,7 @@ fn route(r: &mut Reader<'_>, node: &Node, at: &str, traffic: &Traffic) -> Option
         require_inspection,
         tenant,
         access_log,
-    })
+    }
 }
 
 type Inherited<'a> = (Op, &'a [Rule], &'a [String], OnDecryptError);
@@ -196,7 +230,7 @@ fn phase(
         r.known_keys(own, &at, if key == "request" { "routes[].request" } else { "routes[].response" });
         let words = [("encrypt", Op::Encrypt), ("decrypt", Op::Decrypt)];
         phase.op = r.setting(own, &at, "op", |text| one_of(&words, text)).unwrap_or(op);
-        phase.rules.extend(rules(r, own, &at, params, on_decrypt_error));
+        phase.rules.extend(rules(r, own, &at, params, (on_decrypt_error, both)));
     }
     phase
 }
@@ -218,12 +252,6 @@ fn tenant(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Tenant> {
     header.map(Tenant::Header)
 }
 
-/// The parameters of a pattern.
-pub(super) fn params(pattern: &str) -> Vec<String> {
-    let opened = pattern.split('{').skip(1);
-    opened.filter_map(|part| part.split_once('}')).map(|(name, _)| name.trim_start_matches('*').to_owned()).collect()
-}
-
 /// What holds between a route and its listener.
 pub(super) fn check(
     r: &mut Reader<'_>,
@@ -233,24 +261,8 @@ pub(super) fn check(
     traffic: &Traffic,
     warnings: &mut Vec<String>,
 ) {
-    let Some(listener) = traffic.listeners.get(route.listener) else { return };
-    if route.request.op == Op::Decrypt && !route.request.rules.is_empty() && !listener.authenticated() {
-        r.problem(
-            place,
-            at,
-            "decrypting in requests needs a listener whose peers are authenticated: by client certificates (tls with client_ca_file), a \
-             Unix socket, or trust: mesh on loopback; \
-             else anyone who reaches it can have any token opened",
-        );
-    }
-    let believed =
-        listener.authenticated() || (listener.direction == Direction::Egress && value::is_local(&listener.bind));
-    if matches!(route.tenant, Some(Tenant::Header(_))) && !believed {
-        r.problem(
-            place,
-            at,
-            "a tenant header is believed only on an authenticated listener or an egress one on loopback",
-        );
+    if let Some(listener) = traffic.listeners.get(route.listener) {
+        believed(r, place, at, route, listener);
     }
     let all = || route.request.rules.iter().chain(&route.response.rules);
     if route.tenant.is_none() && all().any(|rule| rule.keyset.contains("{tenant}")) {
@@ -269,6 +281,28 @@ pub(super) fn check(
     for phase in [&route.request, &route.response] {
         bound_and_protected(r, place, at, &phase.rules);
         shadowed(route, &phase.rules, warnings);
+    }
+}
+
+/// What asks for peers that are known.
+fn believed(r: &mut Reader<'_>, place: &Place, at: &str, route: &Route, listener: &Listener) {
+    if route.request.op == Op::Decrypt && !route.request.rules.is_empty() && !listener.authenticated() {
+        r.problem(
+            place,
+            at,
+            "decrypting in requests needs a listener whose peers are authenticated: by client certificates (tls with client_ca_file), a \
+             Unix socket, or trust: mesh on loopback; \
+             else anyone who reaches it can have any token opened",
+        );
+    }
+    let believed =
+        listener.authenticated() || (listener.direction == Direction::Egress && value::is_local(&listener.bind));
+    if matches!(route.tenant, Some(Tenant::Header(_))) && !believed {
+        r.problem(
+            place,
+            at,
+            "a tenant header is believed only on an authenticated listener or an egress one on loopback",
+        );
     }
 }
 
@@ -323,53 +357,4 @@ fn shadowed(route: &Route, rules: &[Rule], warnings: &mut Vec<String>) {
             }
         }
     }
-}
-
-/// Patterns that one table cannot hold together.
-fn conflicts(r: &mut Reader<'_>, tree: &Node, traffic: &Traffic) {
-    let mut tables: BTreeMap<(usize, Option<&str>), matchit::Router<()>> = BTreeMap::new();
-    let mut seen: BTreeSet<(usize, Option<&str>, String, &str)> = BTreeSet::new();
-    let place = tree.get("routes").map_or(&tree.place, |node| &node.place);
-    for route in &traffic.routes {
-        let Some(path) = &route.path else { continue };
-        let shape = shape(path);
-        let host = route.host.as_deref();
-        let methods: Vec<&str> =
-            if route.methods.is_empty() { vec![""] } else { route.methods.iter().map(String::as_str).collect() };
-        for method in methods {
-            if !seen.insert((route.listener, host, shape.clone(), method)) {
-                r.problem(
-                    place,
-                    &format!("routes.{}", route.name),
-                    format!("another route takes {method} {path} before it"),
-                );
-            }
-        }
-        let table = tables.entry((route.listener, host)).or_default();
-        match table.insert(shape, ()) {
-            Ok(()) => {}
-            Err(matchit::InsertError::Conflict { with }) if with == self::shape(path) => {}
-            Err(matchit::InsertError::Conflict { with }) => r.problem(
-                place,
-                &format!("routes.{}", route.name),
-                format!("the pattern {path} cannot stand beside {with}: a request could mean either"),
-            ),
-            Err(error) => r.problem(place, &format!("routes.{}", route.name), format!("the pattern {path}: {error}")),
-        }
-    }
-}
-
-/// A pattern with its parameters numbered, so that routes may name them differently.
-fn shape(pattern: &str) -> String {
-    let mut shape = String::new();
-    for (index, part) in pattern.split('{').enumerate() {
-        match part.split_once('}').filter(|_| index > 0) {
-            Some((name, rest)) => {
-                let star = if name.starts_with('*') { "*" } else { "" };
-                shape.push_str(&format!("{{{star}p{index}}}{rest}"));
-            }
-            None => shape.push_str(part),
-        }
-    }
-    shape
 }

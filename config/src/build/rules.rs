@@ -45,15 +45,16 @@ pub(super) fn on_error(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<OnDe
     }
 }
 
-/// Reads the rules under `key`; `params` are the parameters of the route's pattern.
+/// Reads the rules of a route or phase; `params` are the parameters of the route's pattern, `before` the rules that stand
+/// in the same phase already.
 pub(super) fn rules(
     r: &mut Reader<'_>,
     node: &Node,
     at: &str,
     params: &[String],
-    on_decrypt_error: OnDecryptError,
+    (on_decrypt_error, before): (OnDecryptError, &[Rule]),
 ) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let mut rules: Vec<Rule> = Vec::new();
     for (index, item) in r.list(node, at, "fields").into_iter().enumerate() {
         let at = format!("{}[{index}]", join(at, "fields"));
         if let Data::Scalar(text) = &item.data {
@@ -65,6 +66,15 @@ pub(super) fn rules(
         }
         r.known_keys(item, &at, "fields[]");
         rules.extend(rule(r, item, &at, params, on_decrypt_error));
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        // Of two that select the same and have no names one never wins, which is a warning.
+        let named =
+            |other: &Rule| other.name == rule.name && [other, rule].iter().any(|one| one.name != one.select.as_str());
+        if before.iter().chain(rules.iter().take(index)).any(named) {
+            let place = node.get("fields").map_or(&node.place, |node| &node.place);
+            r.problem(place, &join(at, "fields"), format!("two rules of one phase are named {}", rule.name));
+        }
     }
     rules
 }
@@ -130,6 +140,9 @@ pub(super) fn checked(r: &mut Reader<'_>, place: &Place, at: &str, rule: Rule) -
     if !rule.bind.is_empty() && rule.mode == Mode::Deterministic {
         r.problem(place, at, "bind and mode: deterministic exclude each other");
     }
+    if rule.unlinkable && rule.mode == Mode::Deterministic {
+        r.problem(place, at, "unlinkable and mode: deterministic exclude each other: equal values have equal tokens");
+    }
     if rule.accept_tokens && rule.bind.is_empty() {
         r.problem(
             place,
@@ -144,6 +157,7 @@ pub(super) fn checked(r: &mut Reader<'_>, place: &Place, at: &str, rule: Rule) -
 }
 
 fn contexts(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Vec<String>> {
+    r.not_empty(node, at, "context");
     let items = r.list(node, at, "context");
     if items.is_empty() {
         return None;
@@ -180,6 +194,9 @@ fn binds(r: &mut Reader<'_>, node: &Node, at: &str, params: &[String], select: O
             Data::List(items) => items.iter().collect(),
             _ => vec![&entry.value],
         };
+        if items.is_empty() {
+            r.problem(&entry.value.place, &path, "names no place, so it binds to nothing");
+        }
         let mut places = Vec::new();
         for item in items {
             let Some(text) = r.text(item, &path) else { continue };

@@ -11,19 +11,22 @@ pub(super) fn run(vars: &Vars, printer: &Printer) -> Exit {
         Ok(config) => config,
         Err(problems) => return printer.problems(&problems),
     };
-    if let Err(error) = App::check(&config) {
-        printer.failed(&error);
-        return Exit::Configuration;
+    let mut warnings = config.warnings.clone();
+    match App::check(&config) {
+        Ok(more) => warnings.extend(more),
+        Err(error) => {
+            printer.failed(&error);
+            return Exit::of(&error);
+        }
     }
     let rules = |route: &oilskin_config::Route| route.request.rules.len().max(route.response.rules.len());
     let (listeners, routes) = (config.listeners.len(), config.routes.len());
     let fields: usize = config.routes.iter().map(rules).sum();
     let mut text = format!("good: {listeners} listeners, {routes} routes, {fields} rules");
-    for warning in &config.warnings {
+    for warning in &warnings {
         text.push_str(&format!("\nwarning: {warning}"));
     }
-    let document =
-        json!({"ok": true, "listeners": listeners, "routes": routes, "rules": fields, "warnings": config.warnings});
+    let document = json!({"ok": true, "listeners": listeners, "routes": routes, "rules": fields, "warnings": warnings});
     printer.result(text, &document);
     Exit::Done
 }

@@ -143,7 +143,7 @@ pub(super) fn make(
     // Before roots are looked for: another process makes its root first, so what it made meanwhile is never a stranger's.
     let others = if beside == Beside::ThisRoot { store.list()? } else { Vec::new() };
     let made = make_roots(keys, &others, slab)?;
-    let (roots, _) = keys::parts(keys, slab)?;
+    let roots = keys::all_roots(keys, slab)?;
     known_roots(keys, &roots, &*store, &others)?;
     let new = NewKeyset { name, cipher, development: keys.development, refresh: REFRESH, now: now() };
     match store.write(name, None, &document::create(new, &roots, slab)?) {

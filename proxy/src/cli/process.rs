@@ -4,7 +4,7 @@ use oilskin_config::{Config, Vars};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Printer, read_file};
-use crate::app::{App, StartError, Stopper};
+use crate::app::{App, Stopper};
 use crate::telemetry;
 
 pub(super) fn run(vars: &Vars, printer: &Printer) -> Exit {
@@ -24,10 +24,7 @@ pub(super) fn serve(config: Config, printer: &Printer, ready: impl FnOnce(&App))
         Ok(app) => app,
         Err(error) => {
             printer.failed(&error);
-            return match error {
-                StartError::Build(_) | StartError::Limits(_) => Exit::Configuration,
-                _ => Exit::Failed,
-            };
+            return Exit::of(&error);
         }
     };
     ready(&app);

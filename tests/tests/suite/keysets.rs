@@ -1,10 +1,12 @@
-//! `oilskin keys init`: beside other keysets, and beside itself.
+//! `oilskin keys init`: beside other keysets, and beside itself; and what `oilskin check` and a start say of keys.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use oilskin_tests::frames::Wire;
 use oilskin_tests::keys::{self, Keys};
-use oilskin_tests::tools;
+use oilskin_tests::process::{self, Process};
+use oilskin_tests::{Upstream, tools};
 
 fn init(root: &Path, store: &Path, words: &[&str]) -> Command {
     let mut command = tools::oilskin();
@@ -89,4 +91,57 @@ fn of_two_that_begin_at_once_the_loser_is_told_that_the_keyset_exists() {
         assert_eq!(why, "oilskin: keyset default exists already\n");
         keys::open(folder.path(), "default");
     }
+}
+
+fn with_rule(keyset: &str, upstream: &str) -> String {
+    format!(
+        "listeners: [{{name: out, bind: 127.0.0.1:0, direction: egress}}]\nupstreams: {{up: {{url: \"{upstream}\"}}}}\nroutes:\n\
+         - {{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up, fields: [{{select: $.ssn, keyset: {keyset}}}]}}\n"
+    )
+}
+
+#[test]
+fn a_keyset_that_is_not_there_yet_is_a_warning_to_a_check_and_to_a_start() {
+    let (keys, upstream) = (Keys::new(), Upstream::echo());
+    let document = with_rule("cards", &upstream.url());
+    let check = |words: &[&str]| {
+        ended(process::command(&keys).args(words).env("OILSKIN_CONFIG_YAML", &document).output().unwrap())
+    };
+    let (code, said) = check(&["check"]);
+    assert_eq!(code, Some(0), "{said}");
+    let warning =
+        "keyset cards is not in the store: requests that need it get key_unavailable, and /ready says no, until it";
+    assert!(said.contains(&format!("\nwarning: {warning}")), "{said}");
+    let (_, said) = check(&["check", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let warnings = said["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|said| said.as_str().unwrap().starts_with(warning)), "{said}");
+    let process = Process::start(&keys, &[("OILSKIN_CONFIG_YAML", &document)]);
+    let mut wire = Wire::connect(process.address());
+    let answer = wire.request("POST", "/", &[("content-type", "application/json")], br#"{"ssn":"1"}"#);
+    assert_eq!(answer.status(), 503, "{answer:?}");
+}
+
+#[test]
+fn all_that_is_missing_of_keys_is_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = with_rule("cards", "http://127.0.0.1:1");
+    let at = |name: &str| format!("file:{}", folder.path().join(name).display());
+    for word in [Some("check"), None] {
+        let mut command = process::command(&Keys::new());
+        command.args(word).env("OILSKIN_CONFIG_YAML", &document).env("OILSKIN_KEY_STORE", at("keys"));
+        command.env("OILSKIN_ROOT_KEY", format!("{} {}", at("one.key"), at("two.key")));
+        let (code, said) = ended(command.output().unwrap());
+        assert_eq!(code, Some(78), "{said}");
+        for part in ["one.key: there is no such file", "two.key: there is no such file", "keyset cards does not exist"]
+        {
+            assert_eq!(said.matches(part).count(), 1, "{part}: {said}");
+        }
+    }
+    std::fs::write(folder.path().join("keys"), "").unwrap();
+    let mut command = process::command(&Keys::new());
+    command.arg("check").env("OILSKIN_CONFIG_YAML", &document).env("OILSKIN_KEY_STORE", at("keys"));
+    let (code, said) = ended(command.env("OILSKIN_ROOT_KEY", at("one.key")).output().unwrap());
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("one.key") && said.contains("cannot read the key store's folder"), "{said}");
 }
