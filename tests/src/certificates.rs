@@ -57,7 +57,8 @@ impl Authority {
         this
     }
 
-    fn openssl(&self, with: impl FnOnce(&mut std::process::Command) -> &mut std::process::Command) {
+    /// Runs `openssl` in its folder.
+    pub fn openssl(&self, with: impl FnOnce(&mut std::process::Command) -> &mut std::process::Command) {
         let mut command = tools::program("openssl");
         command.current_dir(self.folder.path());
         tools::run(with(&mut command));
@@ -96,6 +97,28 @@ impl Authority {
             self.openssl(|openssl| openssl.args(own).args(["-revoke", &format!("{file}.pem")]));
         }
         self.openssl(|openssl| openssl.args(own).args(["-gencrl", "-out", "crl.pem"]));
+    }
+
+    /// The same with `count` serial numbers more, of certificates that nobody has, valid for so many seconds: less than nothing is a
+    /// list that has expired.
+    pub fn revoke_many(&self, count: u32, seconds: i64) {
+        let mut index = std::fs::read_to_string(self.path("index.txt")).unwrap();
+        for serial in 0..count {
+            index.push_str(&format!("R\t491231235959Z\t260101000000Z\t{:08X}\tunknown\t/CN=x\n", 0x1000_0000 + serial));
+        }
+        std::fs::write(self.path("index.txt"), index).unwrap();
+        let end = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let date = |seconds: i64| {
+            let at = end.checked_add_signed(seconds).unwrap();
+            tools::run(tools::program("date").args(["-u", "-d", &format!("@{at}"), "+%Y%m%d%H%M%SZ"])).trim().to_owned()
+        };
+        self.openssl(|openssl| {
+            openssl
+                .args([
+                    "ca", "-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key", "-gencrl", "-out", "crl.pem",
+                ])
+                .args(["-crl_lastupdate", &date(seconds - 7200), "-crl_nextupdate", &date(seconds)])
+        });
     }
 
     /// A file of it.

@@ -12,10 +12,12 @@ pub mod hpack;
 pub mod keys;
 pub mod message;
 pub mod nginx;
+pub mod peers;
 pub mod process;
 pub mod proxy;
 pub mod tools;
 pub mod upstream;
+pub mod wiretap;
 
 pub use client::Client;
 pub use frames::Wire;

@@ -89,6 +89,20 @@ impl Process {
         json(self.metrics, "GET", "/metrics", "").text()
     }
 
+    /// How many handshakes ended so, by `side`, `group` and `outcome`.
+    pub fn handshakes(&self, side: &str, group: &str, outcome: &str) -> u64 {
+        let wanted = [format!("side=\"{side}\""), format!("group=\"{group}\""), format!("outcome=\"{outcome}\"")];
+        let page = self.metrics_page();
+        let lines = page.lines().filter(|line| line.starts_with("oilskin_tls_handshakes_total{"));
+        let lines = lines.filter(|line| wanted.iter().all(|label| line.contains(label)));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).unwrap().count()
+    }
+
     /// The most memory it ever held, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();

@@ -26,6 +26,13 @@ pub fn python() -> Command {
     Command::new(python)
 }
 
+/// A program that a package of the virtual environment brings; `path` is below its packages' folder.
+pub fn packaged(path: &str) -> Command {
+    let python = std::fs::read_dir(top().join(".venv/lib")).ok().and_then(|mut folders| folders.next()?.ok());
+    let program = python.map(|folder| folder.path().join("site-packages").join(path)).filter(|path| path.exists());
+    Command::new(program.unwrap_or_else(|| panic!("{path} is not installed: run `make deps`")))
+}
+
 /// Node, from the same place, for what `tests/node` holds.
 pub fn node() -> Command {
     let node = top().join(".venv/bin/node");

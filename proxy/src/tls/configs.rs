@@ -78,6 +78,8 @@ pub(crate) fn server(
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // All of 1.3's ciphers are equals, and a client knows which of them its processor is good at; in 1.2 clients may prefer weak ones.
+        config.ignore_client_order = settings.tls12;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|error| unusable(&error))?;
         // Each resumed session gets a new one.

@@ -42,12 +42,15 @@ pub(super) fn load(files: &Files, provider: &CryptoProvider) -> Result<Material,
     let mut material = Material::default();
     if let Some((chain, key)) = &files.certificate {
         let pem = material::read(chain)?;
-        let chain = material::certificates(&pem).map_err(|refused| in_file(chain, refused))?;
+        let chain_der = material::certificates(&pem).map_err(|refused| in_file(chain, refused))?;
         let pem = zeroize::Zeroizing::new(material::read(key)?);
         let private = material::private_key(&pem).map_err(|refused| in_file(key, refused))?;
-        let whole = Certificate::new(chain, private, provider);
-        let path = files.certificate.as_ref().map(|(chain, _)| chain.as_path()).unwrap_or(Path::new(""));
-        material.certificate = Some(whole.map_err(|refused| in_file(path, refused))?);
+        let whole = Certificate::new(chain_der, private, provider);
+        material.certificate = Some(whole.map_err(|refused| match refused.reason {
+            "key" => in_file(key, refused),
+            "mismatch" => in_file(key, in_file(chain, refused)),
+            _ => in_file(chain, refused),
+        })?);
     }
     if let Some(path) = &files.ca {
         let pem = material::read(path)?;

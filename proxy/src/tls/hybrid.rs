@@ -105,6 +105,8 @@ fn joined(post_quantum: &[u8], classical: &SharedSecret) -> SharedSecret {
 
 #[cfg(test)]
 mod tests {
+    use libsodium_rs::crypto_kem::mlkem768::{EncapsulationSeed, encapsulate_deterministic};
+
     use super::*;
 
     const X25519_BYTES: usize = 32;
@@ -112,6 +114,51 @@ mod tests {
     fn exchange() -> (Vec<u8>, Box<dyn ActiveKeyExchange>) {
         let ours = X25519_MLKEM768.start().unwrap();
         (ours.pub_key().to_vec(), ours)
+    }
+
+    /// NIST's known answers as libsodium's tests hold them (`test/default/kem_mlkem768.c`): d and z of the key, m of the
+    /// encapsulation, the first 32 bytes of key and ciphertext, the secret.
+    const KNOWN: [[&str; 6]; 2] = [
+        [
+            "7c9935a0b07694aa0c6d10e4db6b1add2fd81a25ccb148032dcd739936737f2d",
+            "b505d7cfad1b497499323c8686325e4792f267aafa3f87ca60d01cb54f29202a",
+            "eb4a7c66ef4eba2ddb38c88d8bc706b1d639002198172a7b1942eca8f6c001ba",
+            "a8e651a1e685f22478a8954f007bc7711b930772c78f092e82878e3e937f3679",
+            "3b835a5fa145387a0819c4daa1e65fbe2ba5400afcd640bbddbbe3585f24bedd",
+            "ac865f839fef1bf3d528dd7504bed2f64b5502b0fa81d1c32763658e4aac5037",
+        ],
+        [
+            "d60b93492a1d8c1c7ba6fc0b733137f3406cee8110a93f170e7a78658af326d9",
+            "588522d326e7f105f11c4e8d97e119e193af42dc28409f4f7572ada538b52c1f",
+            "46401015603c5e2174cb94ac742e836b516e2d570f15de0b9d0204d79ac64ba3",
+            "93c140f6c47b7e53b96f72bb18447d277cc021c144a0f7a35e30b57386a78ac9",
+            "4ddf4e2919943817ab3b4cb085daefe5fec774d83d96c2cee74149e25addd15f",
+            "950492e940bfa86ac28183de02efc04017d1755106a854fbb2ac68174f705b41",
+        ],
+    ];
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_known_key_and_ciphertext_give_the_known_secret() {
+        libsodium_rs::ensure_init().unwrap();
+        for known in KNOWN {
+            let [d, z, m, key, sent, secret] = known.map(bytes);
+            let KeyPair { public_key, secret_key } = KeyPair::from_seed(&[d, z].concat()).unwrap();
+            assert_eq!(public_key.as_bytes()[..32], key);
+            let seed = EncapsulationSeed::from_bytes(&m).unwrap();
+            let (ciphertext, theirs) = encapsulate_deterministic(&public_key, &seed).unwrap();
+            assert_eq!(ciphertext.as_bytes()[..32], sent);
+            assert_eq!(theirs.as_bytes().as_slice(), secret);
+            // And ours, out of the share as it comes over the wire.
+            let classical = X25519.start().unwrap();
+            let other = X25519.start_and_complete(classical.pub_key()).unwrap();
+            let ours = Active { classical, secret_key, share: Vec::new() };
+            let got = Box::new(ours).complete(&[ciphertext.as_bytes().as_slice(), &other.pub_key].concat()).unwrap();
+            assert_eq!(got.secret_bytes(), [secret.as_slice(), other.secret.secret_bytes()].concat());
+        }
     }
 
     #[test]

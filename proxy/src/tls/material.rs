@@ -1,10 +1,14 @@
 //! What a source gives: a chain with its key, authorities, revocation lists. Checked as far as it can be by itself.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
@@ -255,13 +259,25 @@ pub(crate) fn crls(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'stati
 /// # Errors
 /// `file`.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Refused> {
-    let wrong = |what: String| Refused::new("file", format!("{}: {what}", path.display()));
-    let about = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    let wrong = |what: &str| Refused::new("file", format!("{}: {what}", path.display()));
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => wrong(&format!("{error}: let the user that Oilskin runs as read it")),
+        _ => wrong(&error.to_string()),
+    };
+    // Whatever it is by now, opening it must not wait for a writer.
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
+    let about = file.metadata().map_err(failed)?;
+    if about.is_dir() {
+        return Err(wrong("it is a directory: name the file in it"));
+    }
     if !about.is_file() {
-        return Err(wrong("it is no file".to_owned()));
+        return Err(wrong("it is no regular file, but a FIFO, a device or a socket: write what it gives to a file"));
     }
-    if about.len() > MAX_FILE {
-        return Err(wrong(format!("it is larger than {MAX_FILE} bytes")));
+    let mut read = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut read).map_err(failed)?;
+    match u64::try_from(read.len()).is_ok_and(|length| length <= MAX_FILE) {
+        true => Ok(read),
+        false => Err(wrong(&format!("it is larger than {MAX_FILE} bytes"))),
     }
-    std::fs::read(path).map_err(|error| wrong(error.to_string()))
 }

@@ -130,7 +130,10 @@ fn told(error: webpki::Error) -> Error {
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::CertRevoked => CertificateError::Revoked,
         E::UnknownIssuer => CertificateError::UnknownIssuer,
-        E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        // A list under the issuer's name that the issuer has not signed says nothing of its certificates.
+        E::UnknownRevocationStatus | E::InvalidCrlSignatureForPublicKey | E::IssuerNotCrlSigner => {
+            CertificateError::UnknownRevocationStatus
+        }
         E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         E::CertNotValidForName(_) => CertificateError::NotValidForName,
         E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,

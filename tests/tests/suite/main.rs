@@ -5,6 +5,7 @@
 mod aborts;
 mod attacks;
 mod bypass;
+mod certificate_files;
 mod clients;
 mod command;
 mod drain;
@@ -12,6 +13,8 @@ mod edges;
 mod failing;
 mod forwarding;
 mod fuzzing;
+mod handshakes;
+mod hybrid;
 mod ingress;
 mod input;
 mod json_texts;

@@ -7,17 +7,17 @@ use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
 use oilskin_tests::{Nginx, Proxy, Upstream, tools};
 
-const BODY: &str = r#"{"ssn":"123-45-6789"}"#;
+pub(super) const BODY: &str = r#"{"ssn":"123-45-6789"}"#;
 
 /// Everything that a test of a listener needs.
-struct Bench {
-    authority: Authority,
-    upstream: Upstream,
-    keys: Keys,
+pub(super) struct Bench {
+    pub(super) authority: Authority,
+    pub(super) upstream: Upstream,
+    pub(super) keys: Keys,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let authority = Authority::new();
         authority.issue("server", &Wish::default());
         authority.issue(
@@ -27,7 +27,7 @@ impl Bench {
         Self { authority, upstream: Upstream::echo(), keys: Keys::new() }
     }
 
-    fn start(&self, more: &[(&str, &str)]) -> Process {
+    pub(super) fn start(&self, more: &[(&str, &str)]) -> Process {
         let (certificate, key) = (self.authority.path("server.pem"), self.authority.path("server.key"));
         let url = self.upstream.url();
         let mut vars = vec![
@@ -41,7 +41,7 @@ impl Bench {
     }
 
     /// curl over TLS, as the client of that name.
-    fn curl(&self, process: &Process, client: Option<(&Authority, &str)>, more: &[&str]) -> Output {
+    pub(super) fn curl(&self, process: &Process, client: Option<(&Authority, &str)>, more: &[&str]) -> Output {
         let mut curl = tools::program("curl");
         curl.args(["-sS", "--max-time", "20", "--cacert", &self.authority.path("ca.pem")]);
         if let Some((authority, name)) = client {
@@ -57,7 +57,7 @@ impl Bench {
     }
 }
 
-fn text(output: &Output) -> String {
+pub(super) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
