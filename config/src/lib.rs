@@ -6,6 +6,7 @@ pub mod generated;
 mod model;
 mod problem;
 mod selector;
+mod source;
 mod table;
 mod tls;
 mod value;
@@ -17,7 +18,8 @@ use std::ffi::OsString;
 pub use model::*;
 pub use problem::{Place, Problem};
 pub use selector::{Segment, Selector, SelectorError, Step};
-pub use tls::{ClientAuth, Files, ListenerTls, PeerPattern, Source, UpstreamTls};
+pub use source::{Files, Sds, Source};
+pub use tls::{ClientAuth, ListenerTls, PeerPattern, UpstreamTls};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<OsString, OsString>;

@@ -1,26 +1,8 @@
 //! What TLS asks of a configuration.
 
 use std::fmt;
-use std::path::PathBuf;
 
-/// Where certificates, keys, trust bundles and revocation lists come from. Equal sources are one, and are read once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Source {
-    /// PEM files, watched.
-    Files(Files),
-}
-
-/// PEM files; those that are there make one state together.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Files {
-    /// A chain, leaf first, and its private key.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Certificates of the authorities that peers are checked against.
-    pub ca: Option<PathBuf>,
-    /// Revocation lists.
-    pub crl: Option<PathBuf>,
-}
+use crate::Source;
 
 /// What a listener asks of its peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -133,7 +133,7 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
     match path {
         "/metrics" => with_type(StatusCode::OK, Metrics::MEDIA_TYPE, source.metrics.text()),
         "/certs" => json(StatusCode::OK, certs::document(&source.identities).to_string()),
-        "/ready" => match source.readiness.reason().or_else(|| source.identities.expired()) {
+        "/ready" => match source.readiness.reason().or_else(|| source.identities.unusable()) {
             None => json(StatusCode::OK, r#"{"ready":true}"#.to_owned()),
             Some(reason) => {
                 let document = serde_json::json!({"ready": false, "reason": reason});

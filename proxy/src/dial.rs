@@ -88,7 +88,11 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, lim
 
 /// Shakes hands with an upstream.
 async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<TlsStream<TcpStream>> {
-    let connector = TlsConnector::from(Arc::clone(&tls.now().state));
+    let Some(current) = tls.now() else {
+        metrics.handshake(Peer::Upstream, &Handshake { outcome: "not_ready", ..Handshake::default() });
+        return Err(io::Error::new(io::ErrorKind::NotConnected, "no certificates or authorities are there yet"));
+    };
+    let connector = TlsConnector::from(Arc::clone(&current.state));
     match connector.connect(tls.name.clone(), tcp).await {
         Ok(stream) => {
             let connection = stream.get_ref().1;

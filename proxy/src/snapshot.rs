@@ -154,7 +154,7 @@ impl Upstream {
 
     /// The number of the identity it is spoken to under now.
     pub(crate) fn generation(&self) -> u64 {
-        self.tls.as_ref().map_or(0, |tls| tls.now().number)
+        self.tls.as_ref().and_then(|tls| tls.now()).map_or(0, |now| now.number)
     }
 
     /// HTTP/2 is configured, whatever ALPN might say.

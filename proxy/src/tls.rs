@@ -1,23 +1,26 @@
 //! TLS: identities from their sources, swapped while traffic flows; who the peers are; the hybrid key exchange.
 //!
-//! `material` is what a source gives, `files` a source, `configs` what rustls is set up with, `peers` the judge of
+//! `material` is what a source gives, `files` and `sds` are sources, `configs` what rustls is set up with, `peers` the judge of
 //! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands.
 
 mod accept;
 mod configs;
 mod files;
 mod forwarded;
+mod gathering;
 mod hybrid;
 mod identities;
 mod material;
 mod peers;
+mod sds;
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use accept::{Secured, Verdict, accept, has_expired, reason, settled};
-pub(crate) use identities::{Client, Gathering, Identities, Report, Server};
+pub(crate) use gathering::Gathering;
+pub(crate) use identities::{Client, Identities, Report, Server};
 pub(crate) use material::{Facts, Refused};
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.

@@ -1,5 +1,6 @@
 //! What Oilskin's tests stand on: the app run in process, an upstream that shows its raw bytes, and a client that sends
-//! exactly what it is given. Blocking sockets and threads only, so that nothing of what is tested is used to test it.
+//! exactly what it is given. Blocking sockets and threads only, so that nothing of what is tested is used to test it; the secret
+//! discovery server alone is gRPC's own, and proven by Envoy.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -15,6 +16,8 @@ pub mod nginx;
 pub mod peers;
 pub mod process;
 pub mod proxy;
+pub mod sds;
+pub mod secured;
 pub mod tools;
 pub mod upstream;
 pub mod wiretap;

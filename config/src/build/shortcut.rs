@@ -9,7 +9,8 @@ use crate::env::Settings;
 use crate::problem::{Place, Problem};
 use crate::value::{self, Read, url};
 use crate::{
-    Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Selector, Trust, UpstreamTls,
+    Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Selector, Source, Trust,
+    UpstreamTls,
 };
 
 /// Variables that make what a document with `routes:` says itself.
@@ -19,15 +20,18 @@ const MAKES_ROUTES: &[&str] = &[
     "OILSKIN_FIELDS",
     "OILSKIN_PLAINTEXT",
     "OILSKIN_UPSTREAM_CA_FILE",
+    "OILSKIN_UPSTREAM_SOURCE",
     "OILSKIN_UPSTREAM_CERT_FILE",
     "OILSKIN_UPSTREAM_KEY_FILE",
     "OILSKIN_UPSTREAM_CRL_FILE",
     "OILSKIN_UPSTREAM_ALLOW",
+    "OILSKIN_TLS_SOURCE",
     "OILSKIN_TLS_CERT_FILE",
     "OILSKIN_TLS_KEY_FILE",
     "OILSKIN_TLS_CLIENT_CA_FILE",
     "OILSKIN_TLS_CRL_FILE",
     "OILSKIN_TLS_ALLOW",
+    "OILSKIN_INGRESS_TLS_SOURCE",
     "OILSKIN_INGRESS_TLS_CERT_FILE",
     "OILSKIN_INGRESS_TLS_KEY_FILE",
     "OILSKIN_INGRESS_TLS_CLIENT_CA_FILE",
@@ -78,6 +82,7 @@ impl Vars<'_, '_> {
         };
         let allow = |text: &str| text.split(',').map(|one| PeerPattern::parse(one.trim())).collect();
         let parts = Parts {
+            source: self.read(&name("SOURCE"), Source::parse),
             cert: self.read(&name("CERT_FILE"), file),
             key: self.read(&name("KEY_FILE"), file),
             ca: self.read(&name(ca), file),
@@ -157,8 +162,9 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
         [("OILSKIN_TLS", tls_made, "OILSKIN_UPSTREAM"), ("OILSKIN_INGRESS_TLS", app_tls_made, "OILSKIN_APP")]
     {
         if made && !vars.contains_key(lacking) {
-            v.r.problems
-                .push(Problem::env(format!("{prefix}_CERT_FILE"), format!("its listener is not there: set {lacking}")));
+            let source = format!("{prefix}_SOURCE");
+            let name = if vars.contains_key(&source) { source } else { format!("{prefix}_CERT_FILE") };
+            v.r.problems.push(Problem::env(name, format!("its listener is not there: set {lacking}")));
         }
     }
     match (app_listen, app) {

@@ -21,6 +21,7 @@ pub(super) const NOT_ON_UNIX: &str =
 /// What stands in both places, however it was written.
 #[derive(Default)]
 pub(super) struct Parts {
+    pub(super) source: Option<Source>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) ca: Option<PathBuf>,
@@ -33,7 +34,24 @@ type Lack = (&'static str, &'static str);
 
 impl Parts {
     pub(super) fn is_empty(&self) -> bool {
-        self.cert.is_none() && self.key.is_none() && self.ca.is_none() && self.crl.is_none() && self.allow.is_empty()
+        self.source.is_none() && self.has_no_files() && self.allow.is_empty()
+    }
+
+    fn has_no_files(&self) -> bool {
+        self.cert.is_none() && self.key.is_none() && self.ca.is_none() && self.crl.is_none()
+    }
+
+    /// The source that is named, or the files as one.
+    fn source(&mut self) -> Result<Source, Lack> {
+        match self.source.take() {
+            Some(_) if !self.has_no_files() => {
+                Err(("source", "gives certificates, keys and authorities: no files can stand beside it"))
+            }
+            Some(source) => Ok(source),
+            None => {
+                Ok(Source::Files(Files { certificate: self.certificate()?, ca: self.ca.take(), crl: self.crl.take() }))
+            }
+        }
     }
 
     fn certificate(&mut self) -> Result<Option<(PathBuf, PathBuf)>, Lack> {
@@ -47,23 +65,25 @@ impl Parts {
 
     /// A listener's: it always has a certificate.
     pub(super) fn listener(mut self) -> Result<ListenerTls, Lack> {
-        let certificate = self.certificate()?;
-        if certificate.is_none() {
-            return Err(("cert_file", "missing: a listener that speaks TLS needs a certificate"));
+        let (named, lists) = (self.source.is_some(), self.crl.is_some());
+        let source = self.source()?;
+        if !source.gives_certificate() {
+            return Err(match named {
+                true => ("source", "gives no certificate, which a listener that speaks TLS needs"),
+                false => ("cert_file", "missing: a listener that speaks TLS needs a certificate"),
+            });
         }
-        let client_auth = match (&self.ca, &self.crl) {
-            (Some(_), _) => ClientAuth::Required,
-            (None, Some(_)) => return Err(("client_ca_file", "missing: revocation lists are of its authorities")),
-            (None, None) if !self.allow.is_empty() => {
-                return Err((
-                    "client_ca_file",
-                    "missing: who may connect is told by certificates, which authorities vouch for",
-                ));
+        let client_auth = if source.gives_trust() { ClientAuth::Required } else { ClientAuth::None };
+        if client_auth == ClientAuth::None {
+            if lists {
+                return Err(("client_ca_file", "missing: revocation lists are of its authorities"));
             }
-            (None, None) => ClientAuth::None,
-        };
+            if !self.allow.is_empty() {
+                return Err(untold(named));
+            }
+        }
         Ok(ListenerTls {
-            identities: vec![Source::Files(Files { certificate, ca: self.ca, crl: self.crl })],
+            identities: vec![source],
             client_auth,
             allow: self.allow,
             tls12: false,
@@ -71,21 +91,27 @@ impl Parts {
         })
     }
 
-    /// An upstream's.
+    /// An upstream's. A source's authorities are those of a mesh: the system's do not speak for it.
     pub(super) fn upstream(mut self) -> Result<UpstreamTls, Lack> {
-        let certificate = self.certificate()?;
-        Ok(UpstreamTls {
-            identity: Source::Files(Files { certificate, ca: self.ca, crl: self.crl }),
-            only_own_ca: false,
-            server_name: None,
-            allow: self.allow,
-        })
+        let named = self.source.is_some();
+        let identity = self.source()?;
+        let only_own_ca = named && identity.gives_trust();
+        Ok(UpstreamTls { identity, only_own_ca, server_name: None, allow: self.allow })
+    }
+}
+
+/// Clients are to be told apart, and nothing vouches for them.
+fn untold(by_source: bool) -> Lack {
+    match by_source {
+        true => ("source", "gives no authorities, which vouch for clients' certificates: name a trust"),
+        false => ("client_ca_file", "missing: who may connect is told by certificates, which authorities vouch for"),
     }
 }
 
 fn parts(r: &mut Reader<'_>, node: &Node, at: &str, ca: &str) -> Parts {
     let mut file = |key: &str| r.setting(node, at, key, path);
     let (cert, key, ca, crl) = (file("cert_file"), file("key_file"), file(ca), file("crl_file"));
+    let source = r.setting(node, at, "source", Source::parse);
     let mut allow = Vec::new();
     for item in r.list(node, at, "allow") {
         let Some(text) = r.text(item, at) else { continue };
@@ -94,7 +120,7 @@ fn parts(r: &mut Reader<'_>, node: &Node, at: &str, ca: &str) -> Parts {
             Err(message) => r.problem(&item.place, &join(at, "allow"), message),
         }
     }
-    Parts { cert, key, ca, crl, allow }
+    Parts { source, cert, key, ca, crl, allow }
 }
 
 fn lacks(r: &mut Reader<'_>, place: &Place, at: &str, (key, message): Lack) {
@@ -105,10 +131,11 @@ pub(super) fn listener(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<List
     let node = node.get("tls")?;
     let at = &join(at, "tls");
     r.known_keys(node, at, "listeners[].tls");
-    let read = parts(r, node, at, "client_ca_file").listener();
-    let auth = r.setting(node, at, "client_auth", |text| {
-        one_of(&[("required", ClientAuth::Required), ("optional", ClientAuth::Optional)], text)
-    });
+    let parts = parts(r, node, at, "client_ca_file");
+    let named = parts.source.is_some();
+    let read = parts.listener();
+    let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional), ("none", ClientAuth::None)];
+    let auth = r.setting(node, at, "client_auth", |text| one_of(&words, text));
     let tls12 = r.setting(node, at, "min_version", |text| one_of(&[("1.3", false), ("1.2", true)], text));
     let forward_client_cert = r.setting(node, at, "forward_client_cert", value::boolean).unwrap_or(false);
     let mut more = Vec::new();
@@ -129,8 +156,14 @@ pub(super) fn listener(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<List
             return None;
         }
     };
-    if (auth.is_some() || forward_client_cert) && tls.client_auth == ClientAuth::None {
-        lacks(r, &node.place, at, ("client_ca_file", "missing: authorities vouch for clients' certificates"));
+    let asks = forward_client_cert || auth.is_some_and(|auth| auth != ClientAuth::None);
+    if asks && tls.client_auth == ClientAuth::None {
+        lacks(r, &node.place, at, untold(named));
+    }
+    if auth == Some(ClientAuth::None)
+        && (asks || !tls.allow.is_empty() || (!named && tls.client_auth != ClientAuth::None))
+    {
+        lacks(r, &node.place, at, ("client_auth", "none asks no client for a certificate, and other settings here do"));
     }
     tls.client_auth = auth.unwrap_or(tls.client_auth);
     tls.tls12 = tls12.unwrap_or(false);
@@ -151,14 +184,47 @@ pub(super) fn upstream(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Upst
     let parts = parts(r, node, at, "ca_file");
     let only_own_ca = r.setting(node, at, "roots", |text| one_of(&[("system", false), ("own", true)], text));
     let server_name = r.setting(node, at, "server_name", value::host);
-    if only_own_ca == Some(true) && parts.ca.is_none() {
+    let trusts = parts.ca.is_some() || parts.source.as_ref().is_some_and(Source::gives_trust);
+    if only_own_ca == Some(true) && !trusts {
         lacks(r, &node.place, at, ("ca_file", "missing: with roots: own nothing else vouches for the upstream"));
     }
     match parts.upstream() {
-        Ok(tls) => Some(UpstreamTls { only_own_ca: only_own_ca.unwrap_or(false), server_name, ..tls }),
+        Ok(tls) => Some(UpstreamTls { only_own_ca: only_own_ca.unwrap_or(tls.only_own_ca), server_name, ..tls }),
         Err(lack) => {
             lacks(r, &node.place, at, lack);
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Parts;
+    use crate::{ClientAuth, Files, PeerPattern, Source};
+
+    fn of(source: &str) -> Parts {
+        Parts { source: Some(Source::parse(source).unwrap()), ..Parts::default() }
+    }
+
+    #[test]
+    fn a_source_with_authorities_asks_clients_for_certificates_and_stands_for_the_system_s() {
+        assert_eq!(of("sds:unix:/s").listener().unwrap().client_auth, ClientAuth::Required);
+        assert!(of("sds:unix:/s").upstream().unwrap().only_own_ca);
+        assert_eq!(of("sds:unix:/s?trust=").listener().unwrap().client_auth, ClientAuth::None);
+        assert!(!of("sds:unix:/s?trust=").upstream().unwrap().only_own_ca);
+        let files = Parts { ca: Some("/ca".into()), ..Parts::default() }.upstream().unwrap();
+        assert!(!files.only_own_ca && matches!(files.identity, Source::Files(Files { ca: Some(_), .. })));
+    }
+
+    #[test]
+    fn files_beside_a_source_and_sources_that_lack_something_are_told() {
+        let beside = Parts { cert: Some("/c".into()), ..of("sds:unix:/s") };
+        assert_eq!(beside.listener().unwrap_err().0, "source");
+        let beside = Parts { crl: Some("/c".into()), ..of("sds:unix:/s") };
+        assert_eq!(beside.upstream().unwrap_err().0, "source");
+        assert_eq!(of("sds:unix:/s?certificate=").listener().unwrap_err().0, "source");
+        let allow = vec![PeerPattern::parse("dns:a").unwrap()];
+        let untold = Parts { allow, ..of("sds:unix:/s?trust=") };
+        assert_eq!(untold.listener().unwrap_err().0, "source");
     }
 }

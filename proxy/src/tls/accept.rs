@@ -51,8 +51,9 @@ impl Secured {
         if self.expires.is_some_and(|end| SystemTime::now() >= end) {
             return Verdict::Out;
         }
-        let current = self.server.now();
-        if current.number != self.generation.get() {
+        if let Some(current) = self.server.now()
+            && current.number != self.generation.get()
+        {
             self.generation.set(current.number);
             if let Some(peers) = &current.state.peers
                 && !peers.still_takes(&self.chain, SystemTime::now())
@@ -77,8 +78,8 @@ pub(crate) async fn accept(
     tcp: TcpStream,
     deadline: Duration,
 ) -> Result<(Box<TlsStream<TcpStream>>, Secured, Handshake), Handshake> {
-    let current = server.now();
     let failed = |outcome| Handshake { outcome, ..Handshake::default() };
+    let Some(current) = server.now() else { return Err(failed("not_ready")) };
     let acceptor = TlsAcceptor::from(Arc::clone(&current.state.config));
     let stream = match tokio::time::timeout(deadline, acceptor.accept(tcp)).await {
         Err(_) => return Err(failed("timeout")),

@@ -62,6 +62,10 @@ pub(crate) fn server(
     }
     let judge = match (settings.client_auth, materials.first()) {
         (ClientAuth::None, _) | (_, None) => None,
+        // Without authorities no client would be asked for a certificate at all.
+        (_, Some(first)) if first.trust.is_none() => {
+            return Err(Refused::new("authority", "there are no authorities to check clients' certificates against"));
+        }
         (auth, Some(first)) => {
             let optional = auth == ClientAuth::Optional;
             Some(Arc::new(Peers::new(provider, first, &[], &settings.allow, optional)?))

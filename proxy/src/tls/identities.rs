@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use oilskin_config::{ListenerTls, Protocol, Source, UpstreamTls};
 use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
@@ -15,6 +15,7 @@ use rustls::pki_types::{ServerName, TrustAnchor};
 use super::configs::{self, Served};
 use super::files::{self, Marks};
 use super::material::{Facts, Material, Refused};
+use super::sds;
 use crate::telemetry::{CertificateGauge, Metrics};
 
 /// Names each state of ours that connections are made under, over all sources: a newer one is larger.
@@ -22,19 +23,21 @@ static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 /// TLS of one listener.
 pub(crate) struct Server {
-    settings: ListenerTls,
-    sources: Vec<usize>,
-    now: ArcSwap<Generation<Served>>,
+    pub(super) settings: ListenerTls,
+    pub(super) sources: Vec<usize>,
+    /// None until all sources have given something.
+    pub(super) now: ArcSwapOption<Generation<Served>>,
 }
 
 /// TLS towards one upstream.
 pub(crate) struct Client {
-    settings: UpstreamTls,
-    protocol: Protocol,
+    pub(super) settings: UpstreamTls,
+    pub(super) protocol: Protocol,
     pub(crate) name: ServerName<'static>,
-    source: usize,
-    native: Arc<[TrustAnchor<'static>]>,
-    now: ArcSwap<Generation<Arc<ClientConfig>>>,
+    pub(super) source: usize,
+    pub(super) native: Arc<[TrustAnchor<'static>]>,
+    /// None until the source has given something.
+    pub(super) now: ArcSwapOption<Generation<Arc<ClientConfig>>>,
 }
 
 /// One state, and its number.
@@ -44,7 +47,7 @@ pub(crate) struct Generation<T> {
 }
 
 impl<T> Generation<T> {
-    fn new(state: T) -> Self {
+    pub(super) fn new(state: T) -> Self {
         Self { number: GENERATIONS.fetch_add(1, Ordering::Relaxed), state }
     }
 }
@@ -55,21 +58,21 @@ impl Server {
         self.settings.forward_client_cert
     }
 
-    /// What is served with now.
-    pub(crate) fn now(&self) -> Arc<Generation<Served>> {
+    /// What is served with now; none before there was anything.
+    pub(crate) fn now(&self) -> Option<Arc<Generation<Served>>> {
         self.now.load_full()
     }
 }
 
 impl Client {
-    /// What is spoken with now.
-    pub(crate) fn now(&self) -> Arc<Generation<Arc<ClientConfig>>> {
+    /// What is spoken with now; none before there was anything.
+    pub(crate) fn now(&self) -> Option<Arc<Generation<Arc<ClientConfig>>>> {
         self.now.load_full()
     }
 }
 
 /// Who uses a source.
-enum User {
+pub(super) enum User {
     Server(Arc<Server>),
     Client(Arc<Client>),
 }
@@ -81,17 +84,62 @@ enum Prepared<'a> {
 }
 
 /// One source.
-struct Held {
-    source: Source,
+pub(super) struct Held {
+    pub(super) source: Source,
     name: String,
     material: ArcSwapOption<Material>,
     status: Mutex<Status>,
     /// What the files were just before they were first read.
-    marks: Marks,
+    pub(super) marks: Marks,
     gauge: CertificateGauge,
 }
 
 impl Held {
+    /// Nothing is held yet.
+    pub(super) fn new(source: &Source, metrics: &Metrics) -> Self {
+        let name = shown(source);
+        Self {
+            source: source.clone(),
+            gauge: metrics.certificate(&name),
+            name,
+            material: ArcSwapOption::empty(),
+            status: Mutex::default(),
+            marks: Marks::new(),
+        }
+    }
+
+    /// It is this that is held now.
+    pub(super) fn hold(&self, material: Arc<Material>) {
+        self.gauge.expires(material.certificate.as_ref().map(|certificate| certificate.facts.not_after));
+        self.gauge.refreshed("ok");
+        self.material.store(Some(material));
+        let status = Status { swapped: Some(SystemTime::now()), refused: None };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Notes why nothing came of a reading; false where that was known.
+    fn noted(&self, refused: &Refused) -> bool {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = status.refused.replace((SystemTime::now(), refused.clone()));
+        let new = before.is_none_or(|(_, before)| before != *refused);
+        if new {
+            self.gauge.refreshed(refused.reason);
+        }
+        new
+    }
+
+    /// Why it cannot be used now.
+    fn unusable(&self, now: SystemTime) -> Option<String> {
+        let Some(material) = self.material.load_full() else {
+            let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            return Some(match &status.refused {
+                Some((_, refused)) => refused.to_string(),
+                None => "it has given nothing yet".to_owned(),
+            });
+        };
+        material.certificate.as_ref()?.facts.check(now).err().map(|refused| refused.to_string())
+    }
+
     /// What is held is what the source gives.
     fn settle(&self) {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).refused = None;
@@ -114,136 +162,23 @@ pub(crate) struct Report {
 
 /// All sources of a process.
 pub(crate) struct Identities {
-    provider: Arc<CryptoProvider>,
-    held: Vec<Held>,
-    users: Vec<User>,
-}
-
-/// Gathers sources and users while a configuration is compiled.
-pub(crate) struct Gathering<'m> {
-    identities: Identities,
-    metrics: &'m Metrics,
-    native: Option<Native>,
-}
-
-/// The system's authorities, and what kept some of them from being read.
-#[derive(Clone)]
-struct Native {
-    anchors: Arc<[TrustAnchor<'static>]>,
-    causes: String,
-}
-
-impl<'m> Gathering<'m> {
-    pub(crate) fn new(metrics: &'m Metrics) -> Self {
-        let identities = Identities { provider: super::provider(), held: Vec::new(), users: Vec::new() };
-        Self { identities, metrics, native: None }
-    }
-
-    /// The place of a source, read now if it is new.
-    fn source(&mut self, source: &Source) -> Result<usize, Refused> {
-        if let Some(at) = self.identities.held.iter().position(|held| held.source == *source) {
-            return Ok(at);
-        }
-        let name = shown(source);
-        let marks = match source {
-            Source::Files(files) => files::marks(files),
-            _ => Marks::new(),
-        };
-        let material = load(source, &self.identities.provider)?;
-        let gauge = self.metrics.certificate(&name);
-        gauge.expires(material.certificate.as_ref().map(|certificate| certificate.facts.not_after));
-        gauge.refreshed("ok");
-        self.identities.held.push(Held {
-            source: source.clone(),
-            name,
-            material: ArcSwapOption::from_pointee(material),
-            status: Mutex::new(Status { swapped: Some(SystemTime::now()), refused: None }),
-            marks,
-            gauge,
-        });
-        Ok(self.identities.held.len() - 1)
-    }
-
-    /// TLS of a listener.
-    ///
-    /// # Errors
-    /// Why it cannot serve.
-    pub(crate) fn server(&mut self, settings: &ListenerTls) -> Result<Arc<Server>, Refused> {
-        let sources = settings.identities.iter().map(|source| self.source(source)).collect::<Result<Vec<_>, _>>()?;
-        let materials = self.identities.materials(&sources, None);
-        let served = configs::server(settings, &materials, &self.identities.provider)?;
-        let now = ArcSwap::from_pointee(Generation::new(served));
-        let server = Arc::new(Server { settings: settings.clone(), sources, now });
-        self.identities.users.push(User::Server(Arc::clone(&server)));
-        Ok(server)
-    }
-
-    /// TLS towards an upstream.
-    ///
-    /// # Errors
-    /// Why it cannot be spoken.
-    pub(crate) fn client(
-        &mut self,
-        settings: &UpstreamTls,
-        host: &str,
-        protocol: Protocol,
-    ) -> Result<Arc<Client>, Refused> {
-        let name = settings.server_name.as_deref().unwrap_or(host);
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| Refused::new("name", format!("{name} is no name that a certificate can carry")))?;
-        let source = self.source(&settings.identity)?;
-        let Native { anchors: native, causes } = match settings.only_own_ca {
-            true => Native { anchors: Arc::default(), causes: String::new() },
-            false => self.native(),
-        };
-        let materials = self.identities.materials(&[source], None);
-        let Some(material) = materials.first() else { return Err(Refused::new("file", "nothing was read")) };
-        if native.is_empty() && material.trust.is_none() {
-            let text = format!(
-                "no root certificates: install ca-certificates, correct SSL_CERT_FILE and SSL_CERT_DIR, or name a ca_file{causes}"
-            );
-            return Err(Refused::new("authority", text));
-        }
-        let config = configs::client(settings, protocol, material, &native, &self.identities.provider)?;
-        let client = Arc::new(Client {
-            settings: settings.clone(),
-            protocol,
-            name,
-            source,
-            native,
-            now: ArcSwap::from_pointee(Generation::new(Arc::new(config))),
-        });
-        self.identities.users.push(User::Client(Arc::clone(&client)));
-        Ok(client)
-    }
-
-    /// Reading the system's roots costs tens of milliseconds, so it is done once, and only where something asks for them.
-    fn native(&mut self) -> Native {
-        let read = || {
-            let found = rustls_native_certs::load_native_certs();
-            // Systems carry roots that webpki cannot parse; the others must not suffer for them.
-            let anchors = found.certs.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok());
-            Native {
-                anchors: anchors.map(|anchor| anchor.to_owned()).collect(),
-                causes: found.errors.iter().map(|error| format!("; {error}")).collect(),
-            }
-        };
-        self.native.get_or_insert_with(read).clone()
-    }
-
-    pub(crate) fn finish(self) -> Arc<Identities> {
-        Arc::new(self.identities)
-    }
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) held: Vec<Held>,
+    pub(super) users: Vec<User>,
 }
 
 impl Identities {
-    /// The materials of sources, `new` in the place of its own.
-    fn materials(&self, sources: &[usize], new: Option<(usize, &Arc<Material>)>) -> Vec<Arc<Material>> {
+    /// The materials of sources, `new` in the place of its own; none where one has given nothing yet.
+    pub(super) fn materials(
+        &self,
+        sources: &[usize],
+        new: Option<(usize, &Arc<Material>)>,
+    ) -> Option<Vec<Arc<Material>>> {
         let one = |at: &usize| match new {
             Some((place, material)) if place == *at => Some(Arc::clone(material)),
             _ => self.held.get(*at)?.material.load_full(),
         };
-        sources.iter().filter_map(one).collect()
+        sources.iter().map(one).collect()
     }
 
     /// New material of a source: every user's next state is made and tried, and only then are all of them stored.
@@ -259,13 +194,12 @@ impl Identities {
             held.settle();
             return Ok(());
         }
-        let expires = material.certificate.as_ref().map(|certificate| certificate.facts.not_after);
         let material = Arc::new(material);
         let mut prepared = Vec::new();
         for user in &self.users {
             match user {
                 User::Server(server) if server.sources.contains(&at) => {
-                    let materials = self.materials(&server.sources, Some((at, &material)));
+                    let Some(materials) = self.materials(&server.sources, Some((at, &material))) else { continue };
                     prepared
                         .push(Prepared::Server(server, configs::server(&server.settings, &materials, &self.provider)?));
                 }
@@ -279,46 +213,48 @@ impl Identities {
         }
         for prepared in prepared {
             match prepared {
-                Prepared::Server(server, next) => server.now.store(Arc::new(Generation::new(next))),
-                Prepared::Client(client, next) => client.now.store(Arc::new(Generation::new(next))),
+                Prepared::Server(server, next) => server.now.store(Some(Arc::new(Generation::new(next)))),
+                Prepared::Client(client, next) => client.now.store(Some(Arc::new(Generation::new(next)))),
             }
         }
-        held.material.store(Some(material));
-        held.gauge.expires(expires);
-        held.gauge.refreshed("ok");
-        held.settle();
-        held.status.lock().unwrap_or_else(PoisonError::into_inner).swapped = Some(SystemTime::now());
+        held.hold(material);
         tracing::info!(target: "oilskin::tls", source = held.name, "certificates, keys or authorities were changed");
         Ok(())
     }
 
-    /// A source gave nothing that can be used: the old state serves on, and this is told.
+    /// A source gave nothing that can be used: the old state, if there is one, serves on, and this is told.
     pub(crate) fn refuse(&self, at: usize, refused: &Refused) {
-        let Some(held) = self.held.get(at) else { return };
-        let before = {
-            let mut status = held.status.lock().unwrap_or_else(PoisonError::into_inner);
-            status.refused.replace((SystemTime::now(), refused.clone()))
-        };
-        if before.is_some_and(|(_, before)| before == *refused) {
-            return;
+        if let Some(held) = self.held.get(at).filter(|held| held.noted(refused)) {
+            tracing::error!(
+                target: "oilskin::tls",
+                source = held.name,
+                reason = refused.reason,
+                "a change of certificates is refused, the old ones serve on: {refused}"
+            );
         }
-        held.gauge.refreshed(refused.reason);
-        tracing::error!(
-            target: "oilskin::tls",
-            source = held.name,
-            reason = refused.reason,
-            "a change of certificates is refused, the old ones serve on: {refused}"
-        );
     }
 
-    /// A source whose certificate cannot be used now.
-    pub(crate) fn expired(&self) -> Option<String> {
+    /// A source cannot be reached.
+    pub(super) fn lost(&self, at: usize, refused: &Refused) {
+        if let Some(held) = self.held.get(at).filter(|held| held.noted(refused)) {
+            tracing::warn!(
+                target: "oilskin::tls",
+                source = held.name,
+                reason = refused.reason,
+                "a source of certificates is gone, what is held serves on: {refused}"
+            );
+        }
+    }
+
+    /// Whether a source has ever given anything.
+    pub(super) fn holds(&self, at: usize) -> bool {
+        self.held.get(at).is_some_and(|held| held.material.load().is_some())
+    }
+
+    /// A source that cannot be used now, and why.
+    pub(crate) fn unusable(&self) -> Option<String> {
         let now = SystemTime::now();
-        self.held.iter().find_map(|held| {
-            let material = held.material.load();
-            let facts = &material.as_ref()?.certificate.as_ref()?.facts;
-            facts.check(now).err().map(|refused| format!("{}: {refused}", held.name))
-        })
+        self.held.iter().find_map(|held| held.unusable(now).map(|why| format!("{}: {why}", held.name)))
     }
 
     /// What people are told.
@@ -339,8 +275,14 @@ impl Identities {
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (at, held) in self.held.iter().enumerate() {
-            if let Source::Files(files) = &held.source {
-                tasks.spawn(files::watch(Arc::clone(&self), at, files.clone(), held.marks.clone()));
+            match &held.source {
+                Source::Files(files) => {
+                    tasks.spawn(files::watch(Arc::clone(&self), at, files.clone(), held.marks.clone()));
+                }
+                Source::Sds(sds) => {
+                    tasks.spawn(sds::watch(Arc::clone(&self), at, sds.clone()));
+                }
+                _ => {}
             }
         }
         while tasks.join_next().await.is_some() {}
@@ -351,22 +293,16 @@ impl Identities {
     }
 }
 
-fn load(source: &Source, provider: &CryptoProvider) -> Result<Material, Refused> {
-    match source {
-        Source::Files(files) => files::load(files, provider).and_then(|material| {
-            let now = SystemTime::now();
-            match &material.certificate {
-                Some(certificate) => certificate.facts.check(now).map(|()| material),
-                None => Ok(material),
-            }
-        }),
-        _ => Err(Refused::new("source", "this source is not built in")),
-    }
-}
-
 /// The source as people know it: its paths.
 fn shown(source: &Source) -> String {
-    let Source::Files(files) = source else { return "other".to_owned() };
+    let files = match source {
+        Source::Files(files) => files,
+        Source::Sds(sds) => {
+            let names: Vec<&str> = [&sds.certificate, &sds.trust].into_iter().flatten().map(String::as_str).collect();
+            return format!("sds:unix:{} ({})", sds.socket.display(), names.join(", "));
+        }
+        _ => return "other".to_owned(),
+    };
     let mut text = String::new();
     let mut add = |path: &Path| {
         let between = if text.is_empty() { "" } else { ", " };

@@ -19,10 +19,10 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificat
 pub(crate) const MAX_CHAIN: usize = 10;
 
 /// Largest file read, in bytes: a revocation list of 100,000 entries has about 4 MB.
-const MAX_FILE: u64 = 16 << 20;
+pub(crate) const MAX_FILE: u64 = 16 << 20;
 
 /// One whole state of a source.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Material {
     pub(crate) certificate: Option<Certificate>,
     pub(crate) trust: Option<Trust>,
@@ -39,13 +39,14 @@ impl Material {
 }
 
 /// A chain and its private key, which fit each other.
+#[derive(Clone)]
 pub(crate) struct Certificate {
     pub(crate) key: Arc<CertifiedKey>,
     pub(crate) facts: Facts,
 }
 
 /// Authorities.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Trust {
     pub(crate) anchors: Vec<TrustAnchor<'static>>,
 }

@@ -24,6 +24,7 @@ mod mtls;
 mod nonces;
 mod pages;
 mod refusals;
+mod sds;
 mod second_readers;
 mod seen;
 mod selectors;

@@ -1,13 +1,12 @@
 //! Certificates, authorities and revocation lists that change while traffic flows.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 
 use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::Process;
-use oilskin_tests::tools::Killed;
+use oilskin_tests::secured::{Open, served};
 use oilskin_tests::{Upstream, client, tools};
 
 const CLIENT: Wish<'_> =
@@ -50,16 +49,6 @@ fn pair(authority: &Authority, name: &str) -> Vec<(&'static str, String)> {
     vec![("tls.crt", authority.path(&format!("{name}.pem"))), ("tls.key", authority.path(&format!("{name}.key")))]
 }
 
-/// The common name of the certificate that is served now.
-fn served(process: &Process) -> String {
-    let mut openssl = tools::program("openssl");
-    openssl.args(["s_client", "-connect", &process.address().to_string(), "-servername", "localhost"]);
-    let shown = openssl.stdin(Stdio::null()).output().unwrap();
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let subject = shown.lines().find(|line| line.starts_with("subject=")).unwrap_or_default().to_owned();
-    subject.rsplit('=').next().unwrap_or_default().trim().to_owned()
-}
-
 fn start(keys: &Keys, upstream: &Upstream, mounted: &Mounted, more: &[(&str, &str)]) -> Process {
     let (certificate, key, url) = (mounted.path("tls.crt"), mounted.path("tls.key"), upstream.url());
     let mut vars = vec![
@@ -79,9 +68,9 @@ fn kubelet_s_swap_of_a_symlink_is_seen_and_the_new_certificate_served() {
     }
     mounted.put(&pair(&authority, "first"));
     let process = start(&Keys::new(), &upstream, &mounted, &[]);
-    assert_eq!(served(&process), "first");
+    assert_eq!(served(process.address()), "first");
     mounted.put(&pair(&authority, "second"));
-    tools::until("the second certificate", || (served(&process) == "second").then_some(()));
+    tools::until("the second certificate", || (served(process.address()) == "second").then_some(()));
     assert!(process.metrics_page().contains("result=\"ok\"} 2"), "{}", process.metrics_page());
 }
 
@@ -98,7 +87,7 @@ fn a_key_that_does_not_fit_leaves_the_old_certificate_in_place_and_is_told_and_m
     mounted.put(&mixed);
     let line = process.logged(|line| line.contains("the old ones serve on"));
     assert!(line.contains("\"reason\":\"mismatch\"") && line.contains("does not fit"), "{line}");
-    assert_eq!(served(&process), "first");
+    assert_eq!(served(process.address()), "first");
     assert!(process.metrics_page().contains("result=\"mismatch\"} 1"), "{}", process.metrics_page());
     let certs = client::json(admin.parse().unwrap(), "GET", "/certs", "").text();
     assert!(certs.contains("\"reason\":\"mismatch\"") && certs.contains("\"days_left\":29"), "{certs}");
@@ -111,7 +100,7 @@ fn a_key_that_does_not_fit_leaves_the_old_certificate_in_place_and_is_told_and_m
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("DNS:localhost") && printed.contains("refused"), "{printed}");
     mounted.put(&pair(&authority, "second"));
-    tools::until("the second certificate", || (served(&process) == "second").then_some(()));
+    tools::until("the second certificate", || (served(process.address()) == "second").then_some(()));
     let certs = client::json(admin.parse().unwrap(), "GET", "/certs", "").text();
     assert!(certs.contains("\"last_refusal\":null"), "{certs}");
 }
@@ -136,56 +125,8 @@ fn files_written_in_place_and_piece_by_piece_are_taken_once_they_are_whole() {
             tools::pause(std::time::Duration::from_millis(60));
         }
     }
-    tools::until("the second certificate", || (served(&process) == "second").then_some(()));
+    tools::until("the second certificate", || (served(process.address()) == "second").then_some(()));
     assert!(!process.log().iter().any(|line| line.contains("is refused")), "{:?}", process.log());
-}
-
-/// A TLS connection that stays open, by OpenSSL.
-struct Open {
-    child: Killed,
-    input: ChildStdin,
-}
-
-impl Open {
-    fn new(process: &Process, authority: &Authority, more: &[&str]) -> Self {
-        let mut openssl = tools::program("openssl");
-        openssl
-            .args([
-                "s_client",
-                "-connect",
-                &process.address().to_string(),
-                "-servername",
-                "localhost",
-                "-quiet",
-                "-no_ign_eof",
-            ])
-            .args(["-cert", &authority.path("client.pem"), "-key", &authority.path("client.key")])
-            .args(more);
-        let mut child = spawn(&mut openssl);
-        let input = child.stdin.take().unwrap();
-        Self { child: Killed(child), input }
-    }
-
-    /// A request on it; false where the connection is gone.
-    fn asks(&mut self) -> bool {
-        if self.input.write_all(b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n").is_err() || self.input.flush().is_err() {
-            return false;
-        }
-        let mut answer = Vec::new();
-        let mut byte = [0];
-        let output = self.child.0.stdout.as_mut().unwrap();
-        while !answer.ends_with(b"\r\n\r\n") {
-            match output.read(&mut byte) {
-                Ok(1) => answer.push(byte[0]),
-                _ => return false,
-            }
-        }
-        answer.starts_with(b"HTTP/1.1 200")
-    }
-}
-
-fn spawn(command: &mut Command) -> Child {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn empty_answers() -> Upstream {
