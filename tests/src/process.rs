@@ -98,6 +98,11 @@ impl Process {
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
+    /// Waits until that many of its clients' handshakes have failed so: a client may know of it before it is counted.
+    pub fn refused(&self, outcome: &str, count: u64) {
+        tools::until(outcome, || (self.handshakes("app", "", outcome) == count).then_some(()));
+    }
+
     /// How many files and sockets it has open.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).unwrap().count()
