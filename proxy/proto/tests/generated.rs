@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
-fn files(folder: &Path) -> BTreeMap<String, String> {
-    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    entries
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read_to_string(entry.path()).unwrap()))
-        .collect()
+fn files(folder: &Path) -> io::Result<BTreeMap<OsString, String>> {
+    let read = |entry: io::Result<std::fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.file_name(), std::fs::read_to_string(entry.path())?))
+    };
+    std::fs::read_dir(folder)?.map(read).collect()
 }
 
 #[test]
@@ -20,5 +23,6 @@ fn generated_code_matches_the_protos() {
     let built = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/generate");
     assert!(Command::new(built).arg(made.path()).status().unwrap().success());
     let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generated");
-    assert!(files(made.path()) == files(&checked_in), "run `cargo run -p oilskin-proto --example generate`");
+    let same = files(made.path()).unwrap() == files(&checked_in).unwrap();
+    assert!(same, "run `cargo run -p oilskin-proto --example generate`");
 }
