@@ -1,7 +1,5 @@
 //! The checked-in code is what `protos/` say.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
