@@ -1,4 +1,4 @@
-//! Messages and stubs of the gRPC services that Oilskin speaks. Made from `protos/` by `cargo run -p oilskin-proto --example generate`.
+//! Messages and stubs of the gRPC services that Oilskin speaks. Made from `protos/` by `cargo run -p oilskin-proto --example protos`.
 
 #[allow(
     missing_docs,

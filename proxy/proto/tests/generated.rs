@@ -18,9 +18,9 @@ fn files(folder: &Path) -> io::Result<BTreeMap<OsString, String>> {
 fn generated_code_matches_the_protos() {
     let made = tempfile::tempdir().unwrap();
     // target/debug/deps/generated-…: examples stand beside `deps`.
-    let built = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/generate");
+    let built = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/protos");
     assert!(Command::new(built).arg(made.path()).status().unwrap().success());
     let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generated");
     let same = files(made.path()).unwrap() == files(&checked_in).unwrap();
-    assert!(same, "run `cargo run -p oilskin-proto --example generate`");
+    assert!(same, "run `cargo run -p oilskin-proto --example protos`");
 }
