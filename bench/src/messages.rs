@@ -6,7 +6,7 @@ pub(crate) const REQUEST: &str = r#"{"id":"c0a80101-7f3e-4b1c-9d2a-5e8f90ab12cd"
 /// The answer's body: as long, and read by the same rules, which find nothing.
 pub(crate) const ANSWER: &str = r#"{"id":"c0a80101-7f3e-4b1c-9d2a-5e8f90ab12cd","status":"stored","version":170,"created":"2025-03-01T09:12:44Z","updated":"2025-06-14T17:03:09Z","links":{"self":"/customers/c0a80101","orders":"/customers/c0a80101/orders"},"audit":{"by":"crm-api","region":"eu-west-2","trace":"4bf92f3577b34da6a3ce929d0e0e4736"},"flags":["indexed","replicated"],"partial":false,"cost":0.25}"#;
 
-/// The rules of rows with fields: those of `oilskin dev`.
+/// The rules of rows with fields.
 pub(crate) const FIELDS: &str = "$..ssn, $..email, $.card.number";
 
 /// A body with `members` members, none of which the rules of the benchmark select unless they name it.

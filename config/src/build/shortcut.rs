@@ -9,7 +9,7 @@ use crate::env::Settings;
 use crate::problem::{Place, Problem};
 use crate::value::{self, Read, url};
 use crate::{
-    Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Selector, Source, Trust,
+    Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Scheme, Selector, Source, Trust,
     UpstreamTls,
 };
 
@@ -154,6 +154,10 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
         });
     };
     if let Some(url) = out {
+        if upstream_tls.is_some() && url.scheme != Scheme::Https {
+            let message = "the certificates and authorities of OILSKIN_UPSTREAM_* are for https:// alone";
+            v.r.problems.push(Problem::env("OILSKIN_UPSTREAM", message));
+        }
         let bind = listen.unwrap_or(Bind::Tcp(([127, 0, 0, 1], 16001).into()));
         let upstream_tls = upstream_tls.or_else(|| Parts::default().upstream().ok());
         side("egress", (url, upstream_tls), bind, Direction::Egress, Trust::Bind, tls);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use oilskin_config::{ClientAuth, ListenerTls, Protocol, UpstreamTls};
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConfig, ServerConnection,
-    SignatureScheme, SupportedProtocolVersion,
+    CertificateError, ClientConfig, ClientConnection, ConnectionCommon, Error, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 use webpki::EndEntityCert;
 
@@ -178,31 +178,30 @@ fn try_server(
     let name = asked_for(key);
     let mut client = ClientConnection::new(Arc::new(client), name).map_err(failed)?;
     let mut server = ServerConnection::new(Arc::clone(config)).map_err(failed)?;
-    let mut wire = Vec::new();
     for _ in 0..FLIGHTS {
-        wire.clear();
-        while client.wants_write() {
-            client.write_tls(&mut wire).map_err(|_| failed(Error::General("no room".to_owned())))?;
-        }
-        let mut rest = wire.as_slice();
-        while !rest.is_empty() {
-            server.read_tls(&mut rest).map_err(|_| failed(Error::General("no room".to_owned())))?;
-            server.process_new_packets().map_err(failed)?;
-        }
-        wire.clear();
-        while server.wants_write() {
-            server.write_tls(&mut wire).map_err(|_| failed(Error::General("no room".to_owned())))?;
-        }
-        let mut rest = wire.as_slice();
-        while !rest.is_empty() {
-            client.read_tls(&mut rest).map_err(|_| failed(Error::General("no room".to_owned())))?;
-            client.process_new_packets().map_err(failed)?;
-        }
+        carry(&mut client, &mut server).map_err(failed)?;
+        carry(&mut server, &mut client).map_err(failed)?;
         if !client.is_handshaking() && !server.is_handshaking() {
             return Ok(());
         }
     }
     Err(failed(Error::General("it did not end".to_owned())))
+}
+
+/// Brings everything that one side has to say to the other.
+fn carry<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> Result<(), Error> {
+    // Memory neither runs full nor ends early.
+    let no_room = |_| Error::General("no room".to_owned());
+    let mut wire = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut wire).map_err(no_room)?;
+    }
+    let mut rest = wire.as_slice();
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).map_err(no_room)?;
+        to.process_new_packets()?;
+    }
+    Ok(())
 }
 
 /// A name by which the resolver finds this certificate, so that each is tried.
@@ -237,25 +236,5 @@ impl ServerCertVerifier for Ours {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by_provider!();
 }

@@ -229,7 +229,7 @@ impl Identities {
                 target: "oilskin::tls",
                 source = held.name,
                 reason = refused.reason,
-                "a change of certificates is refused, the old ones serve on: {refused}"
+                "certificates are refused, what is held serves on: {refused}"
             );
         }
     }

@@ -208,7 +208,7 @@ fn a_file_that_cannot_be_used_leaves_the_old_state_in_place_while_running() {
         let at = cases.iter().position(|(file, _, _, says)| *file == name && says.contains(part)).unwrap();
         let (_, by, reason, says) = cases.swap_remove(at);
         files.replace(name, &by);
-        let line = process.logged(|line| line.contains("the old ones serve on") && line.contains(says));
+        let line = process.logged(|line| line.contains("what is held serves on") && line.contains(says));
         assert!(line.contains(&format!("\"reason\":\"{reason}\"")) && line.contains(name), "{line}");
         assert!(serves(&process), "{name} {says}");
         files.restore();

@@ -28,17 +28,6 @@ fn s_client(process: &Process, more: &[&str], input: &[u8]) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn tls12(bench: &Bench) -> Process {
-    let yaml = format!(
-        "listeners: [{{name: out, bind: 127.0.0.1:0, tls: {{cert_file: {}, key_file: {}, min_version: '1.2'}}}}]\n\
-         upstreams: {{up: {{url: \"{}\"}}}}\nroutes: [{{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up}}]\n",
-        bench.authority.path("server.pem"),
-        bench.authority.path("server.key"),
-        bench.upstream.url()
-    );
-    Process::start(&bench.keys, &[("OILSKIN_CONFIG_YAML", &yaml), ("OILSKIN_TIMEOUTS_IDLE", "2s")])
-}
-
 #[test]
 fn malformed_handshakes_are_refused_and_counted_and_odd_ones_are_served() {
     let bench = Bench::new();
@@ -90,7 +79,7 @@ fn malformed_handshakes_are_refused_and_counted_and_odd_ones_are_served() {
 #[test]
 fn where_tls_12_is_spoken_nothing_older_or_weaker_is_and_nobody_renegotiates() {
     let bench = Bench::new();
-    let process = tls12(&bench);
+    let process = bench.tls12(&[("OILSKIN_TIMEOUTS_IDLE", "2s")]);
     for case in ["ssl_3", "tls_1_0", "tls_1_1", "null_ciphers", "export_ciphers", "anonymous_ciphers"] {
         let told = odd(&process, case);
         assert!(told.starts_with("alert "), "{case}: {told}");
@@ -299,7 +288,7 @@ const ALLOWED: [&str; 7] = [
 #[test]
 fn testssl_finds_nothing() {
     let bench = Bench::new();
-    let process = tls12(&bench);
+    let process = bench.tls12(&[("OILSKIN_TIMEOUTS_IDLE", "2s")]);
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.json");
     let mut testssl = tools::program("testssl");

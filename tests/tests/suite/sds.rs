@@ -214,7 +214,7 @@ fn a_key_that_does_not_fit_is_refused_and_the_old_certificate_serves_on() {
     assert_eq!((refusal.version_info.as_str(), refusal.response_nonce.as_str()), ("1", "nonce-2"));
     let told = refusal.error_detail.unwrap().message;
     assert!(told.contains("does not fit") && !told.contains("BEGIN"), "{told}");
-    process.logged(|line| line.contains("the old ones serve on") && line.contains("\"reason\":\"mismatch\""));
+    process.logged(|line| line.contains("what is held serves on") && line.contains("\"reason\":\"mismatch\""));
     assert_eq!(served(process.address()), "first");
     assert!(ready(&process).contains("true"));
     server.put(vec![bench.pair("second")]);

@@ -85,7 +85,7 @@ fn a_key_that_does_not_fit_leaves_the_old_certificate_in_place_and_is_told_and_m
     let process = start(&Keys::new(), &upstream, &mounted, &[("OILSKIN_ADMIN_LISTEN", &admin)]);
     let mixed = vec![("tls.crt", authority.path("second.pem")), ("tls.key", authority.path("first.key"))];
     mounted.put(&mixed);
-    let line = process.logged(|line| line.contains("the old ones serve on"));
+    let line = process.logged(|line| line.contains("what is held serves on"));
     assert!(line.contains("\"reason\":\"mismatch\"") && line.contains("does not fit"), "{line}");
     assert_eq!(served(process.address()), "first");
     assert!(process.metrics_page().contains("result=\"mismatch\"} 1"), "{}", process.metrics_page());
@@ -178,4 +178,32 @@ fn a_session_of_before_is_not_resumed_after_its_client_was_revoked() {
     tools::until("the list in force", || (!Open::new(&process, &authority, &[]).asks()).then_some(()));
     assert!(!Open::new(&process, &authority, &["-sess_in", session]).asks());
     assert!(process.metrics_page().contains("outcome=\"resumed\"} 1"), "{}", process.metrics_page());
+}
+
+#[test]
+fn a_connection_outlives_a_change_of_our_certificate_for_as_long_as_was_said() {
+    let (authority, mounted) = (Authority::new(), Mounted::new());
+    for name in ["first", "second"] {
+        authority.issue(name, &Wish::default());
+    }
+    authority.issue("client", &CLIENT);
+    mounted.put(&pair(&authority, "first"));
+    let upstream = empty_answers();
+    for (age, stays) in [("300ms", false), ("1h", true)] {
+        let process = start(&Keys::new(), &upstream, &mounted, &[("OILSKIN_TIMEOUTS_IDENTITY_AGE", age)]);
+        let before = served(process.address());
+        let mut open = Open::new(&process, &authority, &[]);
+        assert!(open.asks());
+        let next = if before == "first" { "second" } else { "first" };
+        mounted.put(&pair(&authority, next));
+        tools::until("the other certificate", || (served(process.address()) == next).then_some(()));
+        match stays {
+            false => tools::until("the connection's end", || (!open.asks()).then_some(())),
+            true => {
+                // Two rounds of the sweep and more.
+                tools::pause(std::time::Duration::from_secs(1));
+                assert!(open.asks());
+            }
+        }
+    }
 }
