@@ -2,6 +2,7 @@
 
 mod admin;
 mod app;
+mod backoff;
 mod body;
 mod certs;
 mod cli;

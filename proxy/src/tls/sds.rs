@@ -4,10 +4,10 @@
 mod secrets;
 mod wire;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::ExponentialBackoff;
 use http::Uri;
 use oilskin_config::Sds;
 use oilskin_proto::envoy::config::core::v3::{Node, node::UserAgentVersionType};
@@ -21,40 +21,30 @@ use tonic::{Code, Streaming};
 
 use super::identities::Identities;
 use super::material::{MAX_FILE, Material, Refused};
+use crate::backoff;
 
 /// Connecting, and handing over a request.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Shortest wait before another connection, in milliseconds.
-const SHORTEST: u64 = 1_000;
-
-/// Longest one.
-const LONGEST: u64 = 30_000;
+/// Longest wait before another connection.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Longest one while nothing is held: the agent may be starting beside us, and everyone waits.
-const EAGER: u64 = 4_000;
+const EAGER: Duration = Duration::from_secs(4);
 
 /// What is kept of a message that the service sends, in characters.
 const MAX_MESSAGE: usize = 200;
 
 /// Keeps the source's secrets fresh until the process ends.
 pub(super) async fn watch(identities: Arc<Identities>, at: usize, sds: Sds) {
-    let mut watch = Watch { identities, at, sds, held: Material::default(), failures: 0 };
+    let mut watch = Watch { identities, at, sds, held: Material::default(), waits: None };
     loop {
         let ended = watch.session().await;
         watch.identities.lost(at, &ended);
         let longest = if watch.identities.holds(at) { LONGEST } else { EAGER };
-        sleep(pause(watch.failures, longest)).await;
-        watch.failures = watch.failures.saturating_add(1);
+        let wait = watch.waits.get_or_insert_with(|| backoff::waits(longest)).next();
+        sleep(wait.unwrap_or(longest)).await;
     }
-}
-
-/// Between the shortest wait and a bound that doubles with each failure.
-fn pause(failures: u32, longest: u64) -> Duration {
-    let bound = SHORTEST.saturating_mul(2_u64.saturating_pow(failures.saturating_add(1))).min(longest);
-    // std seeds this from the system's random source; pods that started together must not come back together.
-    let spread = RandomState::new().hash_one(failures) % (bound - SHORTEST + 1);
-    Duration::from_millis(SHORTEST + spread)
 }
 
 struct Watch {
@@ -63,8 +53,8 @@ struct Watch {
     sds: Sds,
     /// The last good secrets, perhaps not all yet.
     held: Material,
-    /// Sessions since the last one in which something was taken.
-    failures: u32,
+    /// Before the next sessions; none after one in which something was taken.
+    waits: Option<ExponentialBackoff>,
 }
 
 impl Watch {
@@ -137,7 +127,7 @@ impl Watch {
         } else {
             self.held = next;
         }
-        self.failures = 0;
+        self.waits = None;
         Ok(())
     }
 
@@ -158,23 +148,5 @@ impl Watch {
             response_nonce: nonce.to_owned(),
             error_detail: refused.map(|refused| Status { code: Code::InvalidArgument.into(), message: refused.text }),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LONGEST, SHORTEST, pause};
-
-    #[test]
-    fn pauses_grow_are_spread_and_bounded() {
-        for failures in [0, 1, 5, 40, u32::MAX] {
-            for _ in 0..100 {
-                let pause = u64::try_from(pause(failures, LONGEST).as_millis()).unwrap();
-                let bound = if failures == 0 { 2 * SHORTEST } else { LONGEST };
-                assert!((SHORTEST..=bound).contains(&pause), "{failures}: {pause}");
-            }
-        }
-        let distinct: std::collections::BTreeSet<_> = (0..20).map(|_| pause(5, LONGEST)).collect();
-        assert!(distinct.len() > 10, "{distinct:?}");
     }
 }
