@@ -7,6 +7,7 @@ mod rules;
 mod shortcut;
 mod sockets;
 mod tls;
+mod vault;
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -17,7 +18,7 @@ use crate::problem::{Place, Problem, did_you_mean};
 use crate::table::{LATER, ROWS};
 use crate::value::{self, Read};
 use crate::yaml::{Data, Node};
-use crate::{Config, KeySettings, Limits, Log, LogFormat, Timeouts};
+use crate::{Config, KeySettings, Limits, Log, LogFormat, Source, Timeouts};
 
 /// Notes problems while a tree is read.
 pub(crate) struct Reader<'a> {
@@ -176,6 +177,15 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     } else {
         shortcut::traffic(r, vars, &mut warnings)
     };
+    let asks_vault = |source: &Source| matches!(source, Source::Vault(_));
+    let listeners = traffic.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let needs_vault = listeners.flat_map(|tls| &tls.identities).any(asks_vault)
+        || traffic.upstreams.iter().any(|upstream| upstream.tls.as_ref().is_some_and(|tls| asks_vault(&tls.identity)));
+    if let Some(node) = tree.get("vault") {
+        r.known_keys(node, "vault", "vault");
+    }
+    // Its variables may be there for others: nothing is said of them where nothing here asks.
+    let vault = if needs_vault { vault::vault(r, &tree, vars, &mut warnings) } else { None };
     sockets::shared(r, traffic.sockets.iter().chain(&service_sockets));
     let protected =
         traffic.routes.iter().any(|route| !(route.request.rules.is_empty() && route.response.rules.is_empty()));
@@ -191,6 +201,7 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
         upstreams: traffic.upstreams,
         routes: traffic.routes,
         keys,
+        vault,
         limits,
         timeouts,
         service,

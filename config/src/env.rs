@@ -10,20 +10,26 @@ use crate::{ReadFile, Vars};
 /// Our variables that are set to something.
 pub(crate) type Settings = BTreeMap<String, String>;
 
+/// How names begin that the ecosystem has given: all of Vault's clients know these.
+const ECOSYSTEM: &str = "VAULT_";
+
 /// Picks ours out; unset, empty, malformed and non-Unicode are four cases.
 pub(crate) fn settings(vars: &Vars, problems: &mut Vec<Problem>) -> Settings {
     let mut ours = Settings::new();
     for (name, value) in vars {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("OILSKIN")) else { continue };
-        if is_service_link(name) {
+        let Some(name) = name.to_str() else { continue };
+        let own = name.starts_with("OILSKIN");
+        if is_service_link(name) || !(own || name.starts_with(ECOSYSTEM)) {
             continue;
         }
         let known = || ENV_ONLY.iter().chain(ROWS).map(|row| row.env).filter(|name| !name.is_empty());
-        if !known().any(|known| known == name) {
+        if own && !known().any(|known| known == name) {
             problems.push(Problem::env(name, format!("unknown{}", did_you_mean(name, known()))));
             continue;
         }
         match value.to_str() {
+            // They are the whole pod's: what is wrong with them is told where they are used.
+            None | Some("") if !own => {}
             None => problems.push(Problem::env(name, "not Unicode")),
             Some("") => problems.push(Problem::env(name, "set but empty; unset it or give it a value")),
             Some(value) => {

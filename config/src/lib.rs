@@ -10,6 +10,7 @@ mod source;
 mod table;
 mod tls;
 mod value;
+mod vault;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,9 @@ use std::ffi::OsString;
 pub use model::*;
 pub use problem::{Place, Problem};
 pub use selector::{Segment, Selector, SelectorError, Step};
-pub use source::{Files, Sds, Source};
+pub use source::{Files, Sds, Source, VaultPki};
 pub use tls::{ClientAuth, ListenerTls, PeerPattern, UpstreamTls};
+pub use vault::{Secret, Secreted, Vault, VaultAddress, VaultLogin};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<OsString, OsString>;

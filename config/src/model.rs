@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::Selector;
 use crate::tls::{ListenerTls, UpstreamTls};
+use crate::vault::Vault;
 
 /// One whole, checked configuration.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Where keys come from; none only where no route has rules.
     pub keys: Option<Keys>,
+    /// Vault or OpenBao; none where nothing needs it.
+    pub vault: Option<Vault>,
     /// Bounds on what one peer may cost.
     pub limits: Limits,
     /// Deadlines.

@@ -1,6 +1,10 @@
 //! Where certificates come from.
 
+mod vault;
+
 use std::path::PathBuf;
+
+pub use vault::VaultPki;
 
 use crate::value::{self, Read};
 
@@ -12,6 +16,8 @@ pub enum Source {
     Files(Files),
     /// Envoy's secret discovery service over a Unix socket.
     Sds(Sds),
+    /// Certificates that Vault's or OpenBao's PKI issues.
+    Vault(VaultPki),
 }
 
 /// PEM files; those that are there make one state together.
@@ -42,6 +48,7 @@ impl Source {
         match self {
             Self::Files(files) => files.certificate.is_some(),
             Self::Sds(sds) => sds.certificate.is_some(),
+            Self::Vault(_) => true,
         }
     }
 
@@ -50,14 +57,16 @@ impl Source {
         match self {
             Self::Files(files) => files.ca.is_some(),
             Self::Sds(sds) => sds.trust.is_some(),
+            Self::Vault(pki) => pki.trust,
         }
     }
 
-    /// Reads `sds:unix:/path?certificate=NAME&trust=NAME`; files have settings of their own.
+    /// Reads `sds:unix:/path?certificate=NAME&trust=NAME`, `vault:MOUNT/issue/ROLE?common_name=NAME`; files have settings of their own.
     pub(crate) fn parse(text: &str) -> Read<Self> {
         match text.split_once(':') {
             Some(("sds", rest)) => sds(rest).map(Self::Sds),
-            _ => Err("must be sds:unix:/path, perhaps with ?certificate=NAME&trust=NAME".to_owned()),
+            Some(("vault", rest)) => vault::parse(rest).map(Self::Vault),
+            _ => Err("must be sds:unix:/path or vault:MOUNT/issue/ROLE?common_name=NAME".to_owned()),
         }
     }
 }

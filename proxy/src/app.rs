@@ -20,6 +20,7 @@ use crate::ready::Readiness;
 use crate::snapshot::{BuildError, Snapshot};
 use crate::telemetry::Metrics;
 use crate::tls::{Gathering, Identities, Refused, Server};
+use crate::vault::{self, Vault};
 use crate::worker::{self, Shared, Stop};
 
 /// Why the process does not start.
@@ -65,6 +66,7 @@ pub struct App {
     keyrings: Arc<Keyrings>,
     tls: Arc<[Option<Arc<Server>>]>,
     identities: Arc<Identities>,
+    vault: Option<Arc<Vault>>,
     connections: usize,
 }
 
@@ -83,6 +85,7 @@ impl App {
         let mut identities = Gathering::new(&metrics);
         let snapshot = Snapshot::build(&config, &keyrings, &metrics, &mut identities)?;
         let tls = servers_of(&config, &mut identities)?;
+        let vault = vault::open(&config, &metrics, &mut identities)?;
         let identities = identities.finish();
         let listeners = config
             .listeners
@@ -112,6 +115,7 @@ impl App {
             keyrings,
             tls,
             identities,
+            vault,
             connections,
         })
     }
@@ -127,6 +131,7 @@ impl App {
         let mut identities = Gathering::new(&metrics);
         Snapshot::build(config, &keyrings, &metrics, &mut identities)?;
         servers_of(config, &mut identities)?;
+        vault::open(config, &metrics, &mut identities)?;
         let warning = |name: String| {
             format!(
                 "keyset {name} is not in the store: requests that need it get key_unavailable, and /ready says no, until it \
@@ -184,7 +189,7 @@ impl App {
             running.workers.push(thread);
         }
         let (servers, source) = (self.servers, self.source);
-        let kept = (self.keyrings, self.identities);
+        let kept = Kept { keyrings: self.keyrings, identities: self.identities, vault: self.vault };
         let control = spawn("control".to_owned(), move || control(servers, source, kept, stopped))?;
         running.control = Some(control);
         Ok(running)
@@ -216,11 +221,18 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name).spawn(work).map_err(StartError::Thread)
 }
 
+/// What is kept fresh off the data path.
+struct Kept {
+    keyrings: Arc<Keyrings>,
+    identities: Arc<Identities>,
+    vault: Option<Arc<Vault>>,
+}
+
 /// What is not on the data path: admin, metrics, health, keys.
 fn control(
     servers: Servers,
     source: Source,
-    (keyrings, identities): (Arc<Keyrings>, Arc<Identities>),
+    Kept { keyrings, identities, vault }: Kept,
     mut stopped: watch::Receiver<Stop>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -230,11 +242,18 @@ fn control(
         let readiness = Arc::clone(&source.readiness);
         let changed = move |missing| readiness.missing_keys(missing);
         tasks.spawn(keyrings.keep_fresh(Arc::clone(&source.metrics), changed));
-        tasks.spawn(identities.keep_fresh());
+        tasks.spawn(identities.keep_fresh(vault.clone()));
+        if let Some(vault) = vault.clone() {
+            tasks.spawn(vault.keep_fresh());
+        }
         // Health and metrics answer while requests drain, too. An error means that the sender is gone: the end as well.
         let _ = stopped.wait_for(|stop| *stop != Stop::Serve).await;
         source.readiness.drain();
         let _ = stopped.wait_for(|stop| *stop == Stop::Now).await;
+        tasks.shutdown().await;
+        if let Some(vault) = vault {
+            vault.leave().await;
+        }
         Ok(())
     })
 }

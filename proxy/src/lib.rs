@@ -34,6 +34,11 @@ mod snapshot;
 mod stream;
 mod telemetry;
 mod tls;
+#[cfg(feature = "vault")]
+mod vault;
+#[cfg(not(feature = "vault"))]
+#[path = "vault/absent.rs"]
+mod vault;
 mod worker;
 
 pub use app::{App, Running, StartError, Stopper};

@@ -82,6 +82,9 @@ pub enum BuildError {
     /// An upstream's name or certificates.
     #[error("upstream {0}: {1}")]
     Upstream(String, String),
+    /// The way to Vault.
+    #[error("vault: {0}")]
+    Vault(String),
 }
 
 impl Snapshot {

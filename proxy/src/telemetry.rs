@@ -4,6 +4,8 @@ mod histogram;
 mod id;
 mod logs;
 mod metrics;
+#[cfg(feature = "vault")]
+mod provider;
 mod route;
 mod tls;
 
@@ -11,5 +13,7 @@ pub(crate) use histogram::Histogram;
 pub(crate) use id::{RequestId, RequestIds, X_REQUEST_ID};
 pub(crate) use logs::{RequestLine, install};
 pub(crate) use metrics::{ConnectionGuard, Metrics, Peer};
+#[cfg(feature = "vault")]
+pub(crate) use provider::ProviderCalls;
 pub(crate) use route::{End, FieldResult, RouteMetrics, RuleMetrics};
 pub(crate) use tls::{CertificateGauge, Handshake};

@@ -1,6 +1,6 @@
 //! TLS: identities from their sources, swapped while traffic flows; who the peers are; the hybrid key exchange.
 //!
-//! `material` is what a source gives, `files` and `sds` are sources, `configs` what rustls is set up with, `peers` the judge of
+//! `material` is what a source gives, `files`, `sds` and `issued` are sources, `configs` what rustls is set up with, `peers` the judge of
 //! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands.
 
 /// What every judge of certificates does alike: the provider checks the signatures of handshakes.
@@ -39,6 +39,8 @@ mod forwarded;
 mod gathering;
 mod hybrid;
 mod identities;
+#[cfg(feature = "vault")]
+mod issued;
 mod material;
 mod peers;
 mod sds;
@@ -50,7 +52,7 @@ use rustls::crypto::CryptoProvider;
 pub(crate) use accept::{Secured, Verdict, accept, has_expired, reason, settled};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
-pub(crate) use material::{Facts, Refused};
+pub(crate) use material::{Facts, Refused, read};
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.
 pub fn provider() -> Arc<CryptoProvider> {

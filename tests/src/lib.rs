@@ -20,6 +20,7 @@ pub mod sds;
 pub mod secured;
 pub mod tools;
 pub mod upstream;
+pub mod vault;
 pub mod wiretap;
 
 pub use client::Client;

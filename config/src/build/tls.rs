@@ -8,7 +8,7 @@ use crate::value;
 use crate::yaml::Node;
 use crate::{ClientAuth, Files, ListenerTls, PeerPattern, Source, UpstreamTls};
 
-fn path(text: &str) -> value::Read<PathBuf> {
+pub(super) fn path(text: &str) -> value::Read<PathBuf> {
     match text.is_empty() || text.contains('\0') {
         true => Err("must be a path".to_owned()),
         false => Ok(text.into()),

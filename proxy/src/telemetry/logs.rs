@@ -25,7 +25,17 @@ pub(crate) enum LogError {
 }
 
 /// Libraries whose lines hold paths and values of messages at some level: never shown, whatever the filter says.
-const QUIET: [&str; 4] = ["h2=off", "hyper=off", "hyper_util=off", "http=off"];
+const QUIET: [&str; 8] = [
+    "h2=off",
+    "hyper=off",
+    "hyper_util=off",
+    "http=off",
+    // What these tell of errors is told by us, without bodies.
+    "vaultrs=off",
+    "rustify=off",
+    "reqwest=off",
+    "hyper_rustls=off",
+];
 
 /// Begins logging to stderr. Called once, by `main`.
 ///

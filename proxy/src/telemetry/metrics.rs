@@ -10,6 +10,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Histogram;
+#[cfg(feature = "vault")]
+use super::provider::{ProviderCalls, Providers};
 use super::tls::{CertificateGauge, Handshake, Tls};
 
 /// All metrics of a process.
@@ -27,6 +29,8 @@ pub(crate) struct Metrics {
     generation: Gauge<u64, AtomicU64>,
     epochs: Family<KeysetLabel, Gauge<u64, AtomicU64>>,
     tls: Tls,
+    #[cfg(feature = "vault")]
+    providers: Providers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -101,6 +105,8 @@ impl Metrics {
             generation: Gauge::default(),
             epochs: Family::default(),
             tls: Tls::default(),
+            #[cfg(feature = "vault")]
+            providers: Providers::default(),
         };
         metrics.registry.register("connections", "Open connections", connections);
         metrics.register_traffic();
@@ -136,6 +142,8 @@ impl Metrics {
         registry.register("config_generation", "Configurations taken since the start", self.generation.clone());
         registry.register("keyset_epoch", "Epoch of the keyset document in use", self.epochs.clone());
         self.tls.register(registry);
+        #[cfg(feature = "vault")]
+        self.providers.register(registry);
         registry.register("build", "What runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 
@@ -174,6 +182,12 @@ impl Metrics {
     /// The metrics of one certificate source.
     pub(crate) fn certificate(&self, source: &str) -> CertificateGauge {
         self.tls.certificate(source)
+    }
+
+    /// The calls to one provider.
+    #[cfg(feature = "vault")]
+    pub(crate) fn provider(&self, provider: &'static str) -> ProviderCalls {
+        self.providers.of(provider)
     }
 
     /// A TLS handshake has ended.

@@ -14,9 +14,11 @@ use rustls::pki_types::{ServerName, TrustAnchor};
 
 use super::configs::{self, Served};
 use super::files::{self, Marks};
+use super::issued;
 use super::material::{Facts, Material, Refused};
 use super::sds;
 use crate::telemetry::{CertificateGauge, Metrics};
+use crate::vault::Vault;
 
 /// Names each state of ours that connections are made under, over all sources: a newer one is larger.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
@@ -272,7 +274,7 @@ impl Identities {
     }
 
     /// Keeps every source fresh until the process ends.
-    pub(crate) async fn keep_fresh(self: Arc<Self>) {
+    pub(crate) async fn keep_fresh(self: Arc<Self>, vault: Option<Arc<Vault>>) {
         let mut tasks = tokio::task::JoinSet::new();
         for (at, held) in self.held.iter().enumerate() {
             match &held.source {
@@ -281,6 +283,11 @@ impl Identities {
                 }
                 Source::Sds(sds) => {
                     tasks.spawn(sds::watch(Arc::clone(&self), at, sds.clone()));
+                }
+                Source::Vault(pki) => {
+                    // The configuration has it where a source asks.
+                    let Some(vault) = vault.clone() else { continue };
+                    tasks.spawn(issued::watch(Arc::clone(&self), at, pki.clone(), vault));
                 }
                 _ => {}
             }
@@ -300,6 +307,11 @@ fn shown(source: &Source) -> String {
         Source::Sds(sds) => {
             let names: Vec<&str> = [&sds.certificate, &sds.trust].into_iter().flatten().map(String::as_str).collect();
             return format!("sds:unix:{} ({})", sds.socket.display(), names.join(", "));
+        }
+        Source::Vault(pki) => {
+            let names = [&pki.common_name, &pki.alt_names, &pki.uri_sans, &pki.ip_sans];
+            let name = names.into_iter().find(|names| !names.is_empty()).map_or("", String::as_str);
+            return format!("vault:{}/issue/{} ({name})", pki.mount, pki.role);
         }
         _ => return "other".to_owned(),
     };

@@ -190,6 +190,11 @@ fn time(seconds: i64) -> SystemTime {
     }
 }
 
+/// Whether it names itself as its issuer: a root.
+pub(crate) fn is_self_issued(der: &CertificateDer<'_>) -> bool {
+    parsed(der).is_ok_and(|certificate| certificate.issuer().as_raw() == certificate.subject().as_raw())
+}
+
 /// The end of a certificate's life; none where it cannot be read.
 pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<SystemTime> {
     parsed(der).ok().map(|certificate| time(certificate.validity().not_after.timestamp()))

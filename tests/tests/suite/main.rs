@@ -32,3 +32,4 @@ mod streaming;
 mod swaps;
 mod tls;
 mod upstreams;
+mod vault;

@@ -1,0 +1,135 @@
+//! Certificates that Vault's or OpenBao's PKI issues.
+
+use std::time::Duration;
+
+use crate::value::{self, Read};
+
+/// A role of a PKI mount, and what is asked of it. The words are those of its API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultPki {
+    /// Where the secrets engine is mounted.
+    pub mount: String,
+    /// The role that issues.
+    pub role: String,
+    /// Empty where the names below are enough for the role.
+    pub common_name: String,
+    /// DNS names, commas between them.
+    pub alt_names: String,
+    /// Addresses, commas between them.
+    pub ip_sans: String,
+    /// URIs, SPIFFE IDs among them, commas between them.
+    pub uri_sans: String,
+    /// How long it lives; none is the role's own.
+    pub ttl: Option<Duration>,
+    /// Whether its authorities are those that peers are checked against.
+    pub trust: bool,
+    /// How often the mount's revocation list is read; none is never.
+    pub crl: Option<Duration>,
+}
+
+const FORM: &str = "must be vault:MOUNT/issue/ROLE?common_name=NAME, with more of alt_names=, ip_sans=, uri_sans=, ttl=24h, trust=, crl=60s";
+
+/// What stands behind `vault:`.
+pub(super) fn parse(text: &str) -> Read<VaultPki> {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    let (mount, role) = path.trim_start_matches('/').rsplit_once("/issue/").ok_or(FORM)?;
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let segments = mount.split('/').chain([role]);
+    if !segments.into_iter().all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(word)) {
+        return Err("mount and role are letters, digits, dots, dashes and underscores".to_owned());
+    }
+    let mut pki = VaultPki {
+        mount: mount.to_owned(),
+        role: role.to_owned(),
+        common_name: String::new(),
+        alt_names: String::new(),
+        ip_sans: String::new(),
+        uri_sans: String::new(),
+        ttl: None,
+        trust: true,
+        crl: None,
+    };
+    let mut seen = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (key, given) = part.split_once('=').ok_or(FORM)?;
+        if seen.contains(&key) {
+            return Err("a name behind the ? stands there twice".to_owned());
+        }
+        seen.push(key);
+        if given.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'%' | b'#' | b'?')) {
+            return Err("what stands behind the ? is visible ASCII without %, # and ?".to_owned());
+        }
+        match key {
+            "common_name" => pki.common_name = given.to_owned(),
+            "alt_names" => pki.alt_names = given.to_owned(),
+            "ip_sans" => pki.ip_sans = given.to_owned(),
+            "uri_sans" => pki.uri_sans = given.to_owned(),
+            "ttl" => pki.ttl = Some(value::duration(given).map_err(|rule| format!("ttl: {rule}"))?),
+            "trust" if given.is_empty() => pki.trust = false,
+            "trust" => return Err("trust= is empty (its authorities vouch for nobody) or left out".to_owned()),
+            "crl" => pki.crl = Some(value::duration(given).map_err(|rule| format!("crl: {rule}"))?),
+            _ => return Err(FORM.to_owned()),
+        }
+    }
+    if [&pki.common_name, &pki.alt_names, &pki.ip_sans, &pki.uri_sans].iter().all(|names| names.is_empty()) {
+        return Err(format!("a certificate needs a name: {FORM}"));
+    }
+    if pki.ttl.is_some_and(|ttl| ttl < Duration::from_secs(10)) {
+        return Err("ttl: at least 10s".to_owned());
+    }
+    if pki.crl.is_some_and(|crl| crl < Duration::from_secs(1)) {
+        return Err("crl: at least 1s; it is how often the list is read".to_owned());
+    }
+    if pki.crl.is_some() && !pki.trust {
+        return Err("crl: the list is of authorities that trust= takes away".to_owned());
+    }
+    Ok(pki)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::parse;
+
+    #[test]
+    fn a_role_is_read_with_what_is_asked_of_it() {
+        let pki = parse("infra/pki/issue/web?common_name=a.b&alt_names=a.b,*.a.b&uri_sans=spiffe://a.b/ns/x&ttl=24h")
+            .unwrap();
+        assert_eq!((pki.mount.as_str(), pki.role.as_str(), pki.common_name.as_str()), ("infra/pki", "web", "a.b"));
+        assert_eq!((pki.alt_names.as_str(), pki.uri_sans.as_str()), ("a.b,*.a.b", "spiffe://a.b/ns/x"));
+        assert_eq!((pki.ttl, pki.trust, pki.crl), (Some(Duration::from_secs(86_400)), true, None));
+        let pki = parse("/pki/issue/web?ip_sans=127.0.0.1&trust=").unwrap();
+        assert_eq!((pki.mount.as_str(), pki.trust, pki.ttl), ("pki", false, None));
+        assert_eq!(parse("pki/issue/web?common_name=a&crl=30s").unwrap().crl, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_is_no_role_is_refused() {
+        for wrong in [
+            "",
+            "pki",
+            "pki/issue/",
+            "/issue/web?common_name=a",
+            "pki/sign/web?common_name=a",
+            "pki/issue/web",
+            "pki/issue/web?common_name=",
+            "pki/issue/web?common_name=a&common_name=b",
+            "pki/issue/web?common_name=a b",
+            "pki/issue/web?common_name=%41",
+            "pki/issue/web?common_name=a&ttl=1",
+            "pki/issue/web?common_name=a&ttl=1s",
+            "pki/issue/web?common_name=a&trust=other",
+            "pki/issue/web?common_name=a&trust=&crl=30s",
+            "pki/issue/web?common_name=a&crl=true",
+            "pki/issue/web?common_name=a&crl=1ms",
+            "pki/issue/web?common_name=a&other=x",
+            "pki/issue/web?common_name",
+            "../pki/issue/web?common_name=a",
+            "pki//x/issue/web?common_name=a",
+            "pki/issue/w/eb?common_name=a",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Vault or OpenBao: where it is, and who we are there.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use crate::UpstreamTls;
+
+/// A text that is shown nowhere, and wiped when it goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Secreted {
+    /// In the environment.
+    Here(Secret),
+    /// In a file, whose white space at the end does not count. It is read anew each time.
+    File(PathBuf),
+}
+
+/// How Vault or OpenBao is reached, and who we are there.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    /// Its address.
+    pub address: VaultAddress,
+    /// The namespace of all that is asked.
+    pub namespace: Option<String>,
+    /// How it is spoken to over `https://`.
+    pub tls: UpstreamTls,
+    /// How a token is come by.
+    pub login: VaultLogin,
+}
+
+/// Where Vault listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VaultAddress {
+    /// `http://` or `https://`, a host bare, and a port.
+    Tcp {
+        /// Whether it is `https://`.
+        tls: bool,
+        /// The host, an IPv6 address without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket, in clear text: Vault Agent's.
+    Unix(PathBuf),
+}
+
+/// How a token is come by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VaultLogin {
+    /// It is given.
+    Token(Secreted),
+    /// `AppRole`: a role and its secret.
+    AppRole {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role's ID.
+        role_id: String,
+        /// The secret ID.
+        secret_id: Secreted,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Secret, Secreted};
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Secreted::Here(Secret::new("hvs.x"))), "Here(…)");
+    }
+}

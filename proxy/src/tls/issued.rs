@@ -1,0 +1,193 @@
+//! Vault's or OpenBao's PKI as a source: certificates that are issued to us, and others in their place long before they end.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use backon::ExponentialBackoff;
+use oilskin_config::VaultPki;
+use rustls::pki_types::CertificateRevocationListDer;
+use tokio::time::sleep;
+use vaultrs::api::pki::requests::GenerateCertificateRequestBuilder;
+use vaultrs::pki::cert;
+use zeroize::Zeroizing;
+
+use super::identities::Identities;
+use super::material::{self, Certificate, Material, Refused, Trust};
+use crate::backoff;
+use crate::vault::{Caller, Error, Vault};
+
+/// An RSA key is made in seconds.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Longest wait after a failure.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Longest one while nothing is held.
+const EAGER: Duration = Duration::from_secs(4);
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Keeps a certificate until the process ends.
+pub(super) async fn watch(identities: Arc<Identities>, at: usize, pki: VaultPki, vault: Arc<Vault>) {
+    let mut issued = Issued { caller: Caller::new(&vault), shown: vault.shown(), identities, at, pki, held: None };
+    let mut waits: Option<ExponentialBackoff> = None;
+    loop {
+        let wait = match issued.refresh().await {
+            Ok(()) => {
+                waits = None;
+                issued.rest()
+            }
+            Err(failed) => {
+                issued.tell(&failed);
+                let longest = if issued.identities.holds(at) { LONGEST } else { EAGER };
+                waits.get_or_insert_with(|| backoff::waits(longest)).next().unwrap_or(longest)
+            }
+        };
+        sleep(wait).await;
+    }
+}
+
+/// Why nothing came of it.
+enum Failed {
+    Vault(Error),
+    Material(Refused),
+}
+
+struct Issued {
+    identities: Arc<Identities>,
+    at: usize,
+    pki: VaultPki,
+    caller: Caller,
+    shown: String,
+    held: Option<Held>,
+}
+
+/// What serves, and when another certificate is due.
+struct Held {
+    material: Material,
+    due: SystemTime,
+}
+
+impl Issued {
+    /// How long nothing needs to be done. Short enough for a clock that was set.
+    fn rest(&self) -> Duration {
+        let due = self.held.as_ref().and_then(|held| held.due.duration_since(SystemTime::now()).ok());
+        due.unwrap_or_default().min(self.pki.crl.unwrap_or(LOOK)).min(LOOK)
+    }
+
+    /// The lists anew where they are asked for; a new certificate where one is due.
+    async fn refresh(&mut self) -> Result<(), Failed> {
+        // First: with lists that cannot be read no certificate is issued in vain.
+        let lists = match self.pki.crl {
+            Some(_) => Some(self.lists().await?),
+            None => None,
+        };
+        let now = SystemTime::now();
+        let (mut material, due) = match self.held.as_ref().filter(|held| now < held.due) {
+            Some(_) if lists.is_none() => return Ok(()),
+            Some(held) => (held.material.clone(), held.due),
+            None => {
+                let material = self.issue().await?;
+                let end = material.certificate.as_ref().map_or(now, |one| one.facts.not_after);
+                (material, renewal(now, end))
+            }
+        };
+        material.crls = lists.unwrap_or_default();
+        self.identities.offer(self.at, material.clone()).map_err(Failed::Material)?;
+        self.held = Some(Held { material, due });
+        Ok(())
+    }
+
+    async fn issue(&self) -> Result<Material, Failed> {
+        let client = self.caller.client().await.map_err(Failed::Vault)?;
+        let mut wish = GenerateCertificateRequestBuilder::default();
+        let pki = &self.pki;
+        let given = |names: &str| (!names.is_empty()).then(|| names.to_owned());
+        given(&pki.common_name).map(|names| wish.common_name(names));
+        given(&pki.alt_names).map(|names| wish.alt_names(names));
+        given(&pki.ip_sans).map(|names| wish.ip_sans(names));
+        given(&pki.uri_sans).map(|names| wish.uri_sans(names));
+        pki.ttl.map(|ttl| wish.ttl(format!("{}s", ttl.as_secs())));
+        let asked = cert::generate(&client, &pki.mount, &pki.role, Some(&mut wish));
+        let given = self.caller.within(DEADLINE, "issue", asked).await.map_err(Failed::Vault)?;
+        let key = Zeroizing::new(given.private_key);
+        let chain = given.ca_chain.unwrap_or_else(|| vec![given.issuing_ca]);
+        self.material(&given.certificate, &key, &chain).map_err(Failed::Material)
+    }
+
+    fn material(&self, certificate: &str, key: &str, authorities: &[String]) -> Result<Material, Refused> {
+        let authorities = authorities.join("\n");
+        let mut chain = material::certificates(certificate.as_bytes())?;
+        // Whoever has the root needs what lies between; the root itself is of no use to anyone.
+        let above = material::certificates(authorities.as_bytes())?;
+        chain.extend(above.into_iter().filter(|one| !material::is_self_issued(one)));
+        let key = material::private_key(key.as_bytes())?;
+        let certificate = Certificate::new(chain, key, self.identities.provider())?;
+        let trust = self.pki.trust.then(|| Trust::from_pem(authorities.as_bytes())).transpose()?;
+        Ok(Material { certificate: Some(certificate), trust, crls: Vec::new() })
+    }
+
+    async fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Failed> {
+        let client = self.caller.client().await.map_err(Failed::Vault)?;
+        let asked = cert::read(&client, &self.pki.mount, "crl");
+        let given = self.caller.within(DEADLINE, "crl", asked).await.map_err(Failed::Vault)?;
+        material::crls(given.certificate.as_bytes()).map_err(Failed::Material)
+    }
+
+    fn tell(&self, failed: &Failed) {
+        match failed {
+            Failed::Material(refused) => self.identities.refuse(self.at, refused),
+            Failed::Vault(error) => {
+                let text = format!("{} at {}: {}", self.pki.mount, self.shown, error.in_full());
+                let refused = Refused::new(error.reason(), text);
+                match error.is_answer() {
+                    true => self.identities.refuse(self.at, &refused),
+                    false => self.identities.lost(self.at, &refused),
+                }
+            }
+        }
+    }
+}
+
+/// When another is asked for: at two thirds of a certificate's life, or 30 days before its end if that is earlier and there are as
+/// many; up to a tenth of its life before that, so that not all come at once.
+fn renewal(from: SystemTime, to: SystemTime) -> SystemTime {
+    let life = to.duration_since(from).unwrap_or_default();
+    let mut after = life * 2 / 3;
+    if life > 60 * DAY {
+        after = after.min(life - 30 * DAY);
+    }
+    let spread = u64::try_from((life / 10).as_millis()).unwrap_or(u64::MAX).max(1);
+    // std seeds this from the system's random source.
+    let early = RandomState::new().hash_one(0) % spread;
+    from + after - Duration::from_millis(early)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::{DAY, renewal};
+
+    #[test]
+    fn a_certificate_is_renewed_at_two_thirds_or_thirty_days_before_its_end_and_not_all_at_once() {
+        let from = SystemTime::UNIX_EPOCH + 20_000 * DAY;
+        for (life, latest) in [
+            (Duration::from_secs(60), Duration::from_secs(40)),
+            (DAY, Duration::from_secs(16 * 3600)),
+            (30 * DAY, 20 * DAY),
+            (75 * DAY, 45 * DAY),
+            (90 * DAY, 60 * DAY),
+            (365 * DAY, 365 * DAY * 2 / 3),
+        ] {
+            let times: Vec<_> = (0..200).map(|_| renewal(from, from + life)).collect();
+            assert!(times.iter().all(|at| *at <= from + latest && *at > from + latest - life / 10), "{life:?}");
+            let distinct: std::collections::BTreeSet<_> = times.iter().collect();
+            assert!(distinct.len() > 100, "{life:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! How Vault is reached: HTTP by the library's client, TLS by ours, with the certificates that are held now.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use oilskin_config::{self as config, VaultAddress};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use rustls::{ClientConfig, RootCertStore};
+use vaultrs::api::EndpointMiddleware;
+use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
+
+use super::error::Error;
+use crate::tls;
+
+/// Connecting, the TLS handshake in it.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// A connection that nobody uses.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Connections that wait for use.
+const IDLE_CONNECTIONS: usize = 8;
+
+/// Connections to Vault, made under one state of our certificates.
+pub(super) struct Wire {
+    number: Option<u64>,
+    http: reqwest::Client,
+}
+
+/// The state that connections are made under now.
+pub(super) fn number(tls: Option<&tls::Client>) -> Option<u64> {
+    tls.and_then(tls::Client::now).map(|now| now.number)
+}
+
+impl Wire {
+    pub(super) fn new(settings: &config::Vault, tls: Option<&tls::Client>) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .tcp_nodelay(true)
+            // A proxy of the environment, or a standby's advice, must not see the token.
+            .no_proxy()
+            .redirect(Policy::none());
+        let mut number = None;
+        // Even where it is never used the library wants one, and would look for a provider of its own.
+        let mut client = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::settings(error.to_string()))?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        match &settings.address {
+            VaultAddress::Unix(path) => builder = builder.unix_socket(path.as_path()),
+            VaultAddress::Tcp { tls: false, .. } => {}
+            VaultAddress::Tcp { host, .. } => {
+                let now = tls.and_then(tls::Client::now);
+                let now = now.ok_or_else(|| Error::settings("its certificates are not there yet"))?;
+                number = Some(now.number);
+                client.clone_from(&now.state);
+                if settings.tls.server_name.is_some() {
+                    builder = builder.dns_resolver(Elsewhere(host.clone()));
+                }
+            }
+        }
+        let builder = builder.tls_backend_preconfigured(client);
+        let http = builder.build().map_err(|error| Error::settings(error.to_string()))?;
+        Ok(Self { number, http })
+    }
+
+    pub(super) fn is(&self, number: Option<u64>) -> bool {
+        self.number == number
+    }
+
+    /// With this token; an empty one is none.
+    pub(super) fn client(&self, settings: &config::Vault, token: &str) -> Result<VaultClient, Error> {
+        let base = base(settings);
+        // The library would take the environment's for what is not given.
+        let own = VaultClientSettingsBuilder::default()
+            .address(&base)
+            .ca_certs(Vec::new())
+            .identity(None)
+            .token("")
+            .verify(true)
+            .build()
+            .map_err(|error| Error::settings(error.to_string()))?;
+        let middle = EndpointMiddleware {
+            token: token.to_owned(),
+            version: "v1".to_owned(),
+            wrap: None,
+            namespace: settings.namespace.clone(),
+        };
+        let http = rustify::clients::reqwest::Client::new(&base, self.http.clone());
+        Ok(VaultClient { http, middle, settings: own })
+    }
+}
+
+/// The URL that all paths stand behind.
+pub(super) fn base(settings: &config::Vault) -> String {
+    let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    match &settings.address {
+        VaultAddress::Unix(_) => "http://localhost".to_owned(),
+        VaultAddress::Tcp { tls, host, port } => {
+            let (scheme, host) = match tls {
+                false => ("http", host.as_str()),
+                // The name that the certificate must carry; it is resolved as the host.
+                true => ("https", settings.tls.server_name.as_deref().unwrap_or(host)),
+            };
+            format!("{scheme}://{}:{port}", bracketed(host))
+        }
+    }
+}
+
+/// Resolves every name as this host.
+struct Elsewhere(String);
+
+impl Resolve for Elsewhere {
+    fn resolve(&self, _: Name) -> Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            // The connection's own port stands for 0.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
