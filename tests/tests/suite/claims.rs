@@ -194,7 +194,7 @@ fn nobody_but_the_configuration_says_where_requests_go() {
         let heads = [
             format!("GET http://{target}/x HTTP/1.1\r\nHost: {target}\r\n\r\n"),
             format!("GET http://169.254.169.254/x HTTP/1.1\r\nHost: {target}\r\n\r\n"),
-            format!("GET http://0xA9FEA9FE/x HTTP/1.1\r\nHost: [::1]\r\n\r\n"),
+            "GET http://0xA9FEA9FE/x HTTP/1.1\r\nHost: [::1]\r\n\r\n".to_owned(),
             format!(
                 "GET /x HTTP/1.1\r\nHost: {target}\r\nX-Forwarded-Host: {target}\r\nX-Forwarded-Server: {target}\r\n\r\n"
             ),
