@@ -5,7 +5,7 @@ TOOLS := $(TARGET)/tools
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-APT_TEST := gcc make ca-certificates curl nginx nghttp2-client python3-venv chromium testssl.sh
+APT_TEST := gcc make ca-certificates curl nginx nghttp2-client python3-venv chromium testssl.sh faketime
 APT_BENCH := nginx haproxy wrk nghttp2-client valgrind
 
 .PHONY: help dev build deps bench-deps test check docs fuzz bench soak

@@ -1,8 +1,11 @@
 //! New connections to upstreams.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
@@ -19,7 +22,7 @@ use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
 use crate::telemetry::{ConnectionGuard, Handshake, Metrics, Peer};
-use crate::tls::{Client, has_expired, reason, settled};
+use crate::tls::{Client, Secured, has_ended, reason, settled};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -46,23 +49,30 @@ impl<F: Future + 'static> Executor<F> for Local {
     }
 }
 
-/// Connects, within `deadline` in all, and speaks HTTP.
+/// Connects, within `deadline` in all, and speaks HTTP. `state` is told who the upstream is, and its orders are obeyed.
 ///
 /// # Errors
 /// What the system or the TLS library says; `TimedOut` past the deadline.
 pub(crate) async fn dial(
     upstream: &Upstream,
+    state: &Rc<GateState>,
     names: &Arc<Names>,
     metrics: &Metrics,
     limits: &Limits,
     deadline: Duration,
 ) -> io::Result<Dialled> {
-    timeout(deadline, connect(upstream, names, metrics, limits))
+    timeout(deadline, connect(upstream, state, names, metrics, limits))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, limits: &Limits) -> io::Result<Dialled> {
+async fn connect(
+    upstream: &Upstream,
+    state: &Rc<GateState>,
+    names: &Arc<Names>,
+    metrics: &Metrics,
+    limits: &Limits,
+) -> io::Result<Dialled> {
     let (stream, alpn_h2) = match &upstream.target {
         Target::Unix(path) => (Stream::Unix(UnixStream::connect(path).await?), false),
         Target::Tcp { host, port } => {
@@ -70,7 +80,7 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, lim
             match &upstream.tls {
                 None => (Stream::Tcp(tcp), false),
                 Some(tls) => {
-                    let secured = secure(tls, tcp, metrics).await?;
+                    let secured = secure(tls, state, tcp, metrics).await?;
                     let h2 = secured.get_ref().1.alpn_protocol() == Some(b"h2");
                     (Stream::Tls(Box::new(secured)), h2)
                 }
@@ -82,26 +92,33 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, lim
         Protocol::H2 => true,
         Protocol::Auto => upstream.h2c || alpn_h2,
     };
-    let gate = TokioIo::new(Gate::new(stream, GateState::new()));
-    speak(gate, h2, limits, metrics.connection(Peer::Upstream)).await.map_err(io::Error::other)
+    let gate = Gate::new(stream, Rc::clone(state));
+    speak(gate, state, h2, limits, metrics.connection(Peer::Upstream)).await.map_err(io::Error::other)
 }
 
 /// Shakes hands with an upstream.
-async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<TlsStream<TcpStream>> {
+async fn secure(
+    tls: &Arc<Client>,
+    state: &GateState,
+    tcp: TcpStream,
+    metrics: &Metrics,
+) -> io::Result<TlsStream<TcpStream>> {
     let Some(current) = tls.now() else {
         metrics.handshake(Peer::Upstream, &Handshake { outcome: "not_ready", ..Handshake::default() });
         return Err(io::Error::new(io::ErrorKind::NotConnected, "no certificates or authorities are there yet"));
     };
-    let connector = TlsConnector::from(Arc::clone(&current.state));
+    let connector = TlsConnector::from(Arc::clone(&current.state.config));
     match connector.connect(tls.name.clone(), tcp).await {
         Ok(stream) => {
             let connection = stream.get_ref().1;
             let done = settled(connection);
-            if has_expired(connection) {
+            let chain = connection.peer_certificates().unwrap_or_default();
+            if has_ended(connection) && !current.state.peers.still_trusts(chain, &tls.name, SystemTime::now()) {
                 metrics.handshake(Peer::Upstream, &Handshake { outcome: "expired", ..done });
                 return Err(io::Error::other(rustls::Error::from(rustls::CertificateError::Expired)));
             }
             metrics.handshake(Peer::Upstream, &done);
+            state.secure(Secured::upstream(tls, current.number, connection));
             Ok(stream)
         }
         Err(error) => {
@@ -111,9 +128,14 @@ async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<T
     }
 }
 
-type Io = TokioIo<Gate<Stream>>;
-
-async fn speak(io: Io, h2: bool, limits: &Limits, counted: ConnectionGuard) -> hyper::Result<Dialled> {
+async fn speak(
+    gate: Gate<Stream>,
+    state: &Rc<GateState>,
+    h2: bool,
+    limits: &Limits,
+    counted: ConnectionGuard,
+) -> hyper::Result<Dialled> {
+    let (io, state) = (TokioIo::new(gate), Rc::clone(state));
     if h2 {
         let (sender, connection) = http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -123,8 +145,7 @@ async fn speak(io: Io, h2: bool, limits: &Limits, counted: ConnectionGuard) -> h
             .handshake(io)
             .await?;
         tokio::task::spawn_local(async move {
-            // Its end is seen by the exchanges on it, each with its own error.
-            let _ = connection.await;
+            obeying(connection, &state).await;
             drop(counted);
         });
         return Ok(Dialled::H2(sender));
@@ -136,8 +157,18 @@ async fn speak(io: Io, h2: bool, limits: &Limits, counted: ConnectionGuard) -> h
         .handshake(io)
         .await?;
     tokio::task::spawn_local(async move {
-        let _ = connection.await;
+        obeying(connection, &state).await;
         drop(counted);
     });
     Ok(Dialled::H1(sender))
+}
+
+/// Runs a connection to its end, which the exchanges on it see, each with its own error. An order wakes it, and then the gate fails.
+async fn obeying(connection: impl Future, state: &GateState) {
+    let mut connection = pin!(connection);
+    poll_fn(|cx| {
+        state.poll_order(cx);
+        connection.as_mut().poll(cx)
+    })
+    .await;
 }

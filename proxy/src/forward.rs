@@ -148,7 +148,8 @@ async fn made(
         return Ok(Sender::H2(sender));
     }
     let (names, metrics) = (&worker.shared.names, &worker.shared.metrics);
-    let dialled = dial(upstream, names, metrics, &snapshot.limits, snapshot.timeouts.connect).await;
+    let state = worker.towards_upstream();
+    let dialled = dial(upstream, &state, names, metrics, &snapshot.limits, snapshot.timeouts.connect).await;
     match dialled {
         Ok(Dialled::H1(sender)) => Ok(Sender::H1(slot.adopt_h1(sender, permit))),
         Ok(Dialled::H2(sender)) => {

@@ -43,7 +43,7 @@ pub(crate) enum Order {
     Drain,
     /// The head took too long.
     HeadTimeout,
-    /// Close now.
+    /// Close now: not a byte passes any more.
     Cut,
 }
 
@@ -92,6 +92,14 @@ impl GateState {
         }
     }
 
+    /// Not a byte passes after a cut. An error, since the other end of a body must not take what was cut for its end.
+    fn passes(&self) -> io::Result<()> {
+        match self.order.get() {
+            Order::Cut => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn ordered(&self) -> Order {
         self.order.get()
     }
@@ -131,13 +139,25 @@ impl GateState {
         self.secured.get()
     }
 
+    /// Compares the other side with who it may be.
+    pub(crate) fn judge(&self, now: Instant, identity_age: Duration) {
+        let Some(secured) = self.secured.get() else { return };
+        match secured.judge(now, identity_age) {
+            Verdict::Stays => {}
+            Verdict::Ages => self.order(Order::Drain),
+            Verdict::Out => {
+                if self.order.get() < Order::Cut {
+                    let side = secured.side();
+                    tracing::info!(target: "oilskin::tls", side, "a connection is cut: its peer's certificate has ended or is not taken any more");
+                }
+                self.order(Order::Cut);
+            }
+        }
+    }
+
     /// Compares the stage with its deadlines, and who came with who may.
     pub(crate) fn check(&self, now: Instant, head: Duration, idle: Duration, identity_age: Duration) {
-        match self.secured.get().map(|secured| secured.judge(now, identity_age)) {
-            None | Some(Verdict::Stays) => {}
-            Some(Verdict::Ages) => self.order(Order::Drain),
-            Some(Verdict::Out) => self.order(Order::Cut),
-        }
+        self.judge(now, identity_age);
         match self.stage.get() {
             Stage::Idle(since) if now.duration_since(since) > idle => self.order(Order::Drain),
             Stage::Head(since) if now.duration_since(since) > head => {
@@ -200,6 +220,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gate<IO> {
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Gate<IO> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.state.passes()?;
         if !self.first.is_empty() {
             let take = self.first.len().min(buf.remaining());
             buf.put_slice(self.first.get(..take).unwrap_or_default());
@@ -220,6 +241,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gate<IO> {
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gate<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.state.passes()?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -236,6 +258,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gate<IO> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.state.passes()?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 

@@ -124,6 +124,16 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Names of ours written with `_`: servers that make variables of fields (CGI, WSGI) read both alike.
+fn remove_look_alikes(headers: &mut HeaderMap) {
+    let ours = |name: &str| OURS_TO_SAY.iter().any(|ours| *ours == *name.replace('_', "-"));
+    let alike: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().contains('_') && ours(name.as_str())).cloned().collect();
+    for name in alike {
+        headers.remove(name);
+    }
+}
+
 /// Removes what is ours to say, and says who the client is where that is known and asked for. Behind a mesh's proxy its word on
 /// the client stands.
 pub(crate) fn say_ours(headers: &mut HeaderMap, behind_mesh: bool, client: Option<&HeaderValue>) {
@@ -131,6 +141,7 @@ pub(crate) fn say_ours(headers: &mut HeaderMap, behind_mesh: bool, client: Optio
         true => remove(headers, &OURS_TO_SAY[..1]),
         false => remove(headers, &OURS_TO_SAY),
     }
+    remove_look_alikes(headers);
     if let Some(client) = client {
         headers.insert(X_FORWARDED_CLIENT_CERT, client.clone());
     }
@@ -188,9 +199,11 @@ fn without_weak_marks(list: &str) -> String {
     strong
 }
 
-/// Drops fields that may not stand in a trailer section.
+/// Drops fields that may not stand in a trailer section, and what is ours to say: some servers add trailers to the head.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap, rewritten: bool) {
     remove(trailers, &NOT_IN_TRAILERS);
+    remove(trailers, &OURS_TO_SAY);
+    remove_look_alikes(trailers);
     if rewritten {
         remove(trailers, &DIGESTS);
     }

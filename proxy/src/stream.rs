@@ -29,9 +29,27 @@ macro_rules! each {
     };
 }
 
+/// What TLS itself has to answer to what it reads (that nobody renegotiates here, a new key) goes at once: it would wait for a write
+/// of HTTP's, which may never come.
+macro_rules! answering {
+    ($io:ident, $cx:ident, $read:expr) => {{
+        let read = $read;
+        if $io.get_ref().1.wants_write() {
+            // What fails here fails again where it is asked for.
+            let _ = Pin::new($io).poll_flush($cx);
+        }
+        read
+    }};
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
+        match self.get_mut() {
+            Stream::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Unix(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Tls(io) => answering!(io, cx, Pin::new(&mut *io).poll_read(cx, buf)),
+            Stream::Secured(io) => answering!(io, cx, Pin::new(&mut *io).poll_read(cx, buf)),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ macro_rules! signatures_by_provider {
         ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
             let algorithms = &self.provider.signature_verification_algorithms;
             rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+                .map_err(|error| $crate::tls::material::or_weak(error, [certificate]))
         }
 
         fn verify_tls13_signature(
@@ -24,6 +25,7 @@ macro_rules! signatures_by_provider {
         ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
             let algorithms = &self.provider.signature_verification_algorithms;
             rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+                .map_err(|error| $crate::tls::material::or_weak(error, [certificate]))
         }
 
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
@@ -49,7 +51,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub(crate) use accept::{Secured, Verdict, accept, has_expired, reason, settled};
+pub(crate) use accept::{Secured, Verdict, accept, has_ended, reason, settled};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 pub(crate) use material::{Facts, Refused, read};

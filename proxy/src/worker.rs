@@ -58,12 +58,21 @@ pub(crate) struct Worker {
     /// TLS handshakes in progress.
     pub(crate) handshakes: Semaphore,
     connections: RefCell<Vec<Weak<GateState>>>,
+    /// Connections to upstreams.
+    upstreams: RefCell<Vec<Weak<GateState>>>,
 }
 
 impl Worker {
     /// The configuration in force now.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
+    }
+
+    /// The state of a new connection to an upstream, which the sweep looks at from now on.
+    pub(crate) fn towards_upstream(&self) -> Rc<GateState> {
+        let state = GateState::new();
+        self.upstreams.borrow_mut().push(Rc::downgrade(&state));
+        state
     }
 }
 
@@ -81,6 +90,7 @@ pub(crate) fn run(id: usize, shared: Shared, listeners: Vec<Bound>) -> io::Resul
         ids: RequestIds::new(),
         handshakes,
         connections: RefCell::default(),
+        upstreams: RefCell::default(),
     });
     let local = LocalSet::new();
     local.block_on(&runtime, async {
@@ -145,6 +155,10 @@ async fn sweep(worker: Rc<Worker>) {
             let timeouts = &snapshot.timeouts;
             state.check(now, timeouts.head, timeouts.idle, timeouts.identity_age);
             true
+        });
+        worker.upstreams.borrow_mut().retain(|connection| {
+            // Their deadlines are the exchanges' and the pool's.
+            connection.upgrade().map(|state| state.judge(now, Duration::MAX)).is_some()
         });
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(4) {

@@ -121,6 +121,23 @@ impl Authority {
         });
     }
 
+    /// Signs a certificate that is valid from and to so many seconds from now on. `points` are where its lists are found, in the words of
+    /// `tests/tools/certificates.py`.
+    pub fn leaf(&self, file: &str, wish: &Wish<'_>, seconds: std::ops::Range<i64>, points: &[&str]) {
+        let (from, to) = (seconds.start.to_string(), seconds.end.to_string());
+        self.python(&[&["leaf", file, &from, &to, wish.names, wish.usage][..], points].concat());
+    }
+
+    /// Writes a list of a kind that `tests/tools/certificates.py` knows, of certificates by their files.
+    pub fn list(&self, file: &str, kind: &str, revoked: &[&str]) {
+        self.python(&[&["list", file, kind][..], revoked].concat());
+    }
+
+    fn python(&self, arguments: &[&str]) {
+        let tool = tools::top().join("tests/tools/certificates.py");
+        tools::run(tools::python().arg(tool).arg(self.folder.path()).args(arguments));
+    }
+
     /// A file of it.
     pub fn path(&self, file: &str) -> String {
         Path::new(self.folder.path()).join(file).display().to_string()

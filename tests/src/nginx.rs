@@ -34,6 +34,12 @@ impl Nginx {
         Self::start(&format!("ssl {protocol}"), &tls)
     }
 
+    /// The same over TLS, which sends so many bytes a second.
+    pub fn slow_tls_store(protocol: &str, certificate: &str, key: &str, rate: &str) -> Self {
+        let tls = format!("ssl_certificate {certificate}; ssl_certificate_key {key}; limit_rate {rate};");
+        Self::start(&format!("ssl {protocol}"), &tls)
+    }
+
     /// The same, for clients with a certificate of this authority.
     pub fn mtls_store(certificate: &str, key: &str, ca: &str) -> Self {
         let tls = format!(

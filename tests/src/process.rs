@@ -41,8 +41,12 @@ pub fn command(keys: &Keys) -> Command {
 impl Process {
     /// Starts with these variables; `OILSKIN_LISTEN` is a free port unless a document is given.
     pub fn start(keys: &Keys, vars: &[(&str, &str)]) -> Self {
+        Self::start_as(command(keys), vars)
+    }
+
+    /// The same by a command that has its keys and whatever else.
+    pub fn start_as(mut command: Command, vars: &[(&str, &str)]) -> Self {
         let (metrics, health) = (free_port(), free_port());
-        let mut command = command(keys);
         command.env("OILSKIN_METRICS_LISTEN", metrics.to_string()).env("OILSKIN_HEALTH_LISTEN", health.to_string());
         if !vars.iter().any(|(name, _)| *name == "OILSKIN_CONFIG_YAML") {
             command.env("OILSKIN_LISTEN", "127.0.0.1:0");
@@ -103,6 +107,11 @@ impl Process {
         tools::until(outcome, || (self.handshakes("app", "", outcome) == count).then_some(()));
     }
 
+    /// What `/ready` says.
+    pub fn ready(&self) -> String {
+        json(self.health, "GET", "/ready", "").text()
+    }
+
     /// How many files and sockets it has open.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).unwrap().count()
@@ -110,8 +119,17 @@ impl Process {
 
     /// The most memory it ever held, in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.in_status("VmHWM:")
+    }
+
+    /// The memory it holds, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.in_status("VmRSS:")
+    }
+
+    fn in_status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kilobytes * 1024
     }

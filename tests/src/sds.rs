@@ -16,6 +16,7 @@ use oilskin_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryRe
 use oilskin_proto::envoy::service::secret::v3::secret_discovery_service_server as server;
 use prost::Message as _;
 use tokio::net::UnixListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,7 +32,14 @@ const TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v
 pub struct Sds {
     socket: PathBuf,
     shared: Arc<Shared>,
+    runtime: Handle,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A server that has stopped in the middle of everything, its sockets open; it goes on when this ends.
+#[derive(Debug)]
+pub struct Frozen {
+    _until: std::sync::mpsc::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -59,12 +67,12 @@ impl Sds {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = UnixListener::bind(path).unwrap();
-                ready.send(()).unwrap();
+                ready.send(Handle::current()).unwrap();
                 serve(listener, kept).await;
             });
         });
-        listening.recv().unwrap();
-        Self { socket: socket.to_owned(), shared, thread: Some(thread) }
+        let runtime = listening.recv().unwrap();
+        Self { socket: socket.to_owned(), shared, runtime, thread: Some(thread) }
     }
 
     /// Pushes secrets, together.
@@ -80,6 +88,15 @@ impl Sds {
     /// Cuts every connection, and pushes nothing until it is asked anew.
     pub fn cut(&self) {
         self.shared.told.send_modify(|told| told.as_mut().unwrap().1 += 1);
+    }
+
+    /// Stops as a stopped process does: its one thread waits.
+    pub fn freeze(&self) -> Frozen {
+        let (until, ends) = std::sync::mpsc::channel::<()>();
+        self.runtime.spawn(async move {
+            let _ = ends.recv();
+        });
+        Frozen { _until: until }
     }
 
     /// What was asked so far.

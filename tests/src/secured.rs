@@ -30,15 +30,8 @@ impl Open {
     pub fn new(process: &Process, authority: &Authority, more: &[&str]) -> Self {
         let mut openssl = tools::program("openssl");
         openssl
-            .args([
-                "s_client",
-                "-connect",
-                &process.address().to_string(),
-                "-servername",
-                "localhost",
-                "-quiet",
-                "-no_ign_eof",
-            ])
+            .args(["s_client", "-connect", &process.address().to_string(), "-quiet", "-no_ign_eof"])
+            .args(if more.contains(&"-noservername") { &[][..] } else { &["-servername", "localhost"] })
             .args(["-cert", &authority.path("client.pem"), "-key", &authority.path("client.key")])
             .args(more);
         let mut child = spawn(&mut openssl);

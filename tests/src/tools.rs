@@ -19,6 +19,13 @@ pub fn program(name: &str) -> Command {
     Command::new(found.unwrap_or_else(|| panic!("{name} is not installed: run `make deps`")))
 }
 
+/// What is preloaded into a program so that it sees the clock that a file tells it: `+40d`, `-1h`.
+pub fn faketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().filter_map(Result::ok);
+    let found = folders.map(|one| one.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("faketime is not installed: run `make deps`")).display().to_string()
+}
+
 /// The tests' own Python, with what `tests/requirements.txt` names.
 pub fn python() -> Command {
     let python = top().join(".venv/bin/python");
@@ -98,7 +105,15 @@ pub fn oilskin() -> Command {
     let path = BUILT.get_or_init(|| {
         // target/debug/deps/suite-…: the program stands two above.
         let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-        run(Command::new(env!("CARGO"))
+        let mut cargo = Command::new(env!("CARGO"));
+        // What cargo tells the test of its own package: ring's build looks at it, and would be made anew each time.
+        for name in ["MANIFEST_DIR", "PKG_NAME", "MANIFEST_LINKS"] {
+            cargo.env_remove(format!("CARGO_{name}"));
+        }
+        for part in ["MAJOR", "MINOR", "PATCH", "PRE"] {
+            cargo.env_remove(format!("CARGO_PKG_VERSION_{part}"));
+        }
+        run(cargo
             .args(["build", "--quiet", "-p", "oilskin", "--target-dir"])
             .arg(folder.parent().unwrap())
             .current_dir(top()));

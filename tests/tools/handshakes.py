@@ -1,13 +1,15 @@
 """One malformed or odd handshake with a listener; prints what came of it: `served`, `alert N`, `closed`, or
 `unreadable` where the two sides have lost each other.
 
-    handshakes.py PORT CASE
+    handshakes.py PORT CASE [CHAIN KEY]
+
+CHAIN and KEY are shown where a certificate is asked for, whether or not they fit each other.
 """
 
 import socket
 import sys
 
-from tlslite.api import HandshakeSettings, TLSConnection
+from tlslite.api import HandshakeSettings, TLSConnection, X509CertChain, parsePEMKey
 from tlslite.constants import ContentType
 from tlslite.errors import TLSAbruptCloseError, TLSLocalAlert, TLSRemoteAlert
 from tlslite.extensions import SNIExtension, TLSExtension
@@ -152,6 +154,15 @@ def raw(sock, data):
     return f"alert {answer[6]}" if answer[:1] == b"\x15" and len(answer) == 7 else "closed" if not answer else answer.hex()
 
 
+def own():
+    if len(sys.argv) < 5:
+        return ()
+    chain, key = (open(name).read() for name in sys.argv[3:5])
+    certificates = X509CertChain()
+    certificates.parsePemList(chain)
+    return certificates, parsePEMKey(key, private=True)
+
+
 def handshake(sock, case):
     connection = Odd(sock, CHANGES[case])
     settings = HandshakeSettings()
@@ -159,8 +170,10 @@ def handshake(sock, case):
     settings.eccCurves = ["secp521r1", "secp256r1"] if case in RETRIED else ["x25519"]
     settings.keyShares = ["secp521r1"] if case in RETRIED else ["x25519"]
     settings.dhGroups = []
+    # It would compress its certificate though the listener has not said that it reads that.
+    settings.certificate_compression_send = settings.certificate_compression_receive = []
     try:
-        connection.handshakeClientCert(serverName="localhost", settings=settings)
+        connection.handshakeClientCert(*own(), serverName="localhost", settings=settings)
         connection.sendall(REQUEST)
         answer = connection.recv(4096)
     except TLSRemoteAlert as told:

@@ -1,4 +1,4 @@
-//! Handshakes: with whoever connects to us, and what is remembered of them.
+//! Handshakes: with whoever connects to us, and what is remembered of peers on both sides.
 
 use std::cell::Cell;
 use std::io;
@@ -7,27 +7,50 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
-use rustls::{CertificateError, CommonState, Error, HandshakeKind, ProtocolVersion};
+use rustls::{CertificateError, ClientConnection, CommonState, Error, HandshakeKind, OtherError, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::forwarded;
-use super::identities::Server;
-use super::material::not_after;
+use super::identities::{Client, Server};
+use super::material::{WeakKey, not_after};
 use crate::telemetry::Handshake;
 
-/// What is remembered of a peer that was let in, so that it can be asked again.
+/// What is remembered of a peer that was let in or spoken to, so that it can be asked again.
 pub(crate) struct Secured {
-    server: Arc<Server>,
+    by: By,
     generation: Cell<u64>,
     chain: Vec<CertificateDer<'static>>,
     /// What the app is told of it.
     forwarded: Option<HeaderValue>,
-    /// When the first certificate of its chain ends.
-    expires: Option<SystemTime>,
+    /// When the next certificate of its chain ends.
+    expires: Cell<Option<SystemTime>>,
     /// When our certificate was first seen changed since.
     aged: Cell<Option<Instant>>,
+}
+
+/// By whose rules a peer was taken.
+enum By {
+    Listener(Arc<Server>),
+    Upstream(Arc<Client>),
+}
+
+impl By {
+    /// Whether the state in force now takes the peer, and its number, where it is another than `known` or is to be asked in any case.
+    fn asked(&self, known: u64, anyway: bool, chain: &[CertificateDer<'static>]) -> Option<(u64, bool)> {
+        let now = SystemTime::now();
+        match self {
+            Self::Listener(server) => {
+                let current = server.now().filter(|current| anyway || current.number != known)?;
+                Some((current.number, current.state.takes(chain, now)))
+            }
+            Self::Upstream(client) => {
+                let current = client.now().filter(|current| anyway || current.number != known)?;
+                Some((current.number, current.state.peers.still_trusts(chain, &client.name, now)))
+            }
+        }
+    }
 }
 
 /// What is to become of a connection.
@@ -41,6 +64,25 @@ pub(crate) enum Verdict {
 }
 
 impl Secured {
+    fn new(by: By, generation: u64, connection: &CommonState) -> Self {
+        let chain: Vec<_> = connection.peer_certificates().unwrap_or_default().to_vec();
+        let expires = Cell::new(ends(&chain));
+        Self { by, generation: Cell::new(generation), chain, forwarded: None, expires, aged: Cell::new(None) }
+    }
+
+    /// An upstream that was spoken to under this state.
+    pub(crate) fn upstream(client: &Arc<Client>, generation: u64, connection: &ClientConnection) -> Self {
+        Self::new(By::Upstream(Arc::clone(client)), generation, connection)
+    }
+
+    /// Which side it is on, for the log.
+    pub(crate) fn side(&self) -> &'static str {
+        match self.by {
+            By::Listener(_) => "app",
+            By::Upstream(_) => "upstream",
+        }
+    }
+
     /// What the app is told of it, where that is asked for and it came with a certificate.
     pub(crate) fn forwarded(&self) -> Option<&HeaderValue> {
         self.forwarded.as_ref()
@@ -48,19 +90,15 @@ impl Secured {
 
     /// Judges anew where something has changed.
     pub(crate) fn judge(&self, now: Instant, age: Duration) -> Verdict {
-        if self.expires.is_some_and(|end| SystemTime::now() >= end) {
-            return Verdict::Out;
-        }
-        if let Some(current) = self.server.now()
-            && current.number != self.generation.get()
-        {
-            self.generation.set(current.number);
-            if let Some(peers) = &current.state.peers
-                && !peers.still_takes(&self.chain, SystemTime::now())
-            {
+        let over = self.expires.get().is_some_and(|end| SystemTime::now() >= end);
+        if let Some((number, takes)) = self.by.asked(self.generation.get(), over, &self.chain) {
+            if !takes {
                 return Verdict::Out;
             }
-            self.aged.set(self.aged.get().or(Some(now)));
+            if self.generation.replace(number) != number {
+                self.aged.set(self.aged.get().or(Some(now)));
+            }
+            self.expires.set(ends(&self.chain));
         }
         match self.aged.get() {
             Some(since) if now.duration_since(since) >= age => Verdict::Ages,
@@ -88,36 +126,30 @@ pub(crate) async fn accept(
     };
     let (_, connection) = stream.get_ref();
     let done = settled(connection);
-    if has_expired(connection) {
+    if has_ended(connection)
+        && !current.state.takes(connection.peer_certificates().unwrap_or_default(), SystemTime::now())
+    {
         return Err(Handshake { outcome: "expired", ..done });
     }
-    let chain: Vec<_> = connection.peer_certificates().unwrap_or_default().to_vec();
-    let expires = ends(&chain);
-    let forwarded = match chain.first() {
+    let mut secured = Secured::new(By::Listener(Arc::clone(server)), current.number, connection);
+    secured.forwarded = match secured.chain.first() {
         Some(leaf) if server.forwards() => forwarded::value(leaf, current.state.own.as_ref()),
         _ => None,
-    };
-    let secured = Secured {
-        forwarded,
-        server: Arc::clone(server),
-        generation: Cell::new(current.number),
-        chain,
-        expires,
-        aged: Cell::new(None),
     };
     Ok((Box::new(stream), secured, done))
 }
 
-/// Whether a certificate of the other side has ended. A resumed session brings the chain of its first handshake, which nobody has
-/// looked at since.
-pub(crate) fn has_expired(connection: &CommonState) -> bool {
-    let chain = connection.peer_certificates().unwrap_or_default();
-    ends(chain).is_some_and(|end| SystemTime::now() >= end)
+/// Whether a certificate of the other side has ended, so that its judge is to be asked again: a resumed session brings the chain of its
+/// first handshake, which nobody has looked at since. It need not matter: some send old certificates that nothing leads through.
+pub(crate) fn has_ended(connection: &CommonState) -> bool {
+    let now = SystemTime::now();
+    connection.peer_certificates().unwrap_or_default().iter().filter_map(not_after).any(|end| now >= end)
 }
 
-/// When the first certificate of a chain ends.
+/// When the next certificate of a chain ends.
 fn ends(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    chain.iter().filter_map(not_after).min()
+    let now = SystemTime::now();
+    chain.iter().filter_map(not_after).filter(|end| *end > now).min()
 }
 
 /// How a handshake ended that succeeded.
@@ -146,8 +178,10 @@ pub(crate) fn reason(error: &io::Error) -> &'static str {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "early",
             CertificateError::Revoked => "revoked",
-            // An issuer of that name, but not the one who signed.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => "unknown_authority",
+            CertificateError::UnknownIssuer => "unknown_authority",
+            // It does not hold the certificate's key.
+            CertificateError::BadSignature => "bad_signature",
+            CertificateError::Other(OtherError(cause)) if cause.is::<WeakKey>() => "weak_key",
             CertificateError::UnknownRevocationStatus => "revocation_unknown",
             CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
                 "revocation_list_expired"

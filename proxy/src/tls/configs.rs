@@ -2,6 +2,7 @@
 //! of before is resumed under it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use oilskin_config::{ClientAuth, ListenerTls, Protocol, UpstreamTls};
 use rustls::client::Resumption;
@@ -34,6 +35,13 @@ pub(crate) struct Served {
     pub(crate) own: Option<CertificateDer<'static>>,
 }
 
+impl Served {
+    /// Whether a client that came with this chain would be let in now.
+    pub(super) fn takes(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
+        self.peers.as_ref().is_none_or(|peers| peers.still_takes(chain, now))
+    }
+}
+
 fn versions(tls12: bool) -> &'static [&'static SupportedProtocolVersion] {
     static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     if tls12 { &BOTH } else { &BOTH[..1] }
@@ -41,6 +49,12 @@ fn versions(tls12: bool) -> &'static [&'static SupportedProtocolVersion] {
 
 fn unusable(error: &Error) -> Refused {
     Refused::new("configuration", format!("TLS cannot be set up: {error}"))
+}
+
+/// What an upstream is spoken to with.
+pub(crate) struct Spoken {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) peers: Arc<Peers>,
 }
 
 /// A listener's, tried in memory.
@@ -109,13 +123,13 @@ pub(crate) fn client(
     material: &Material,
     native: &[TrustAnchor<'static>],
     provider: &Arc<CryptoProvider>,
-) -> Result<ClientConfig, Refused> {
-    let judge = Arc::new(Peers::new(provider, material, native, &settings.allow, false)?);
+) -> Result<Spoken, Refused> {
+    let peers = Arc::new(Peers::new(provider, material, native, &settings.allow, false)?);
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions(true))
         .map_err(|error| unusable(&error))?
         .dangerous()
-        .with_custom_certificate_verifier(judge);
+        .with_custom_certificate_verifier(Arc::clone(&peers) as Arc<dyn ServerCertVerifier>);
     let mut config = match &material.certificate {
         None => builder.with_no_client_auth(),
         Some(certificate) => {
@@ -136,7 +150,7 @@ pub(crate) fn client(
         Protocol::H1 => vec![b"http/1.1".to_vec()],
         Protocol::H2 => vec![b"h2".to_vec()],
     };
-    Ok(config)
+    Ok(Spoken { config: Arc::new(config), peers })
 }
 
 /// Chooses by the name that the client asks for; the first serves who asks for none or for another.

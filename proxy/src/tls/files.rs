@@ -63,7 +63,7 @@ pub(super) fn load(files: &Files, provider: &CryptoProvider) -> Result<Material,
     Ok(material)
 }
 
-fn in_file(path: &Path, refused: Refused) -> Refused {
+pub(super) fn in_file(path: &Path, refused: Refused) -> Refused {
     Refused { text: format!("{}: {}", path.display(), refused.text), ..refused }
 }
 

@@ -90,8 +90,8 @@ impl<'m> Gathering<'m> {
         }
         let client = Client { settings: settings.clone(), protocol, name, source, native, now: ArcSwapOption::empty() };
         if let Some([material]) = self.identities.materials(&[source], None).as_deref() {
-            let config = configs::client(settings, protocol, material, &client.native, &self.identities.provider)?;
-            client.now.store(Some(Arc::new(Generation::new(Arc::new(config)))));
+            let spoken = configs::client(settings, protocol, material, &client.native, &self.identities.provider)?;
+            client.now.store(Some(Arc::new(Generation::new(spoken))));
         }
         let client = Arc::new(client);
         self.identities.users.push(User::Client(Arc::clone(&client)));
@@ -119,8 +119,8 @@ impl<'m> Gathering<'m> {
 
 fn load(files: &Files, provider: &CryptoProvider) -> Result<Material, Refused> {
     let material = files::load(files, provider)?;
-    if let Some(certificate) = &material.certificate {
-        certificate.facts.check(SystemTime::now())?;
+    if let (Some(certificate), Some((chain, _))) = (&material.certificate, &files.certificate) {
+        certificate.facts.check(SystemTime::now()).map_err(|refused| files::in_file(chain, refused))?;
     }
     Ok(material)
 }

@@ -8,14 +8,14 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use oilskin_config::{ListenerTls, Protocol, Source, UpstreamTls};
-use rustls::ClientConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{ServerName, TrustAnchor};
 
-use super::configs::{self, Served};
+use super::configs::{self, Served, Spoken};
 use super::files::{self, Marks};
+#[cfg(feature = "vault")]
 use super::issued;
-use super::material::{Facts, Material, Refused};
+use super::material::{Certificate, Facts, Material, Refused};
 use super::sds;
 use crate::telemetry::{CertificateGauge, Metrics};
 use crate::vault::Vault;
@@ -39,7 +39,7 @@ pub(crate) struct Client {
     pub(super) source: usize,
     pub(super) native: Arc<[TrustAnchor<'static>]>,
     /// None until the source has given something.
-    pub(super) now: ArcSwapOption<Generation<Arc<ClientConfig>>>,
+    pub(super) now: ArcSwapOption<Generation<Spoken>>,
 }
 
 /// One state, and its number.
@@ -68,7 +68,7 @@ impl Server {
 
 impl Client {
     /// What is spoken with now; none before there was anything.
-    pub(crate) fn now(&self) -> Option<Arc<Generation<Arc<ClientConfig>>>> {
+    pub(crate) fn now(&self) -> Option<Arc<Generation<Spoken>>> {
         self.now.load_full()
     }
 }
@@ -82,7 +82,7 @@ pub(super) enum User {
 /// A user's next state, to be stored.
 enum Prepared<'a> {
     Server(&'a Server, Served),
-    Client(&'a Client, Arc<ClientConfig>),
+    Client(&'a Client, Spoken),
 }
 
 /// One source.
@@ -142,6 +142,13 @@ impl Held {
         material.certificate.as_ref()?.facts.check(now).err().map(|refused| refused.to_string())
     }
 
+    /// Whether this certificate is the one that is held.
+    fn has(&self, certificate: &Certificate) -> bool {
+        let held = self.material.load();
+        let held = held.as_ref().and_then(|material| material.certificate.as_ref());
+        held.is_some_and(|held| held.key.cert == certificate.key.cert)
+    }
+
     /// What is held is what the source gives.
     fn settle(&self) {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).refused = None;
@@ -189,7 +196,8 @@ impl Identities {
     /// What is wrong with it; everything is as it was.
     pub(crate) fn offer(&self, at: usize, material: Material) -> Result<(), Refused> {
         let Some(held) = self.held.get(at) else { return Ok(()) };
-        if let Some(certificate) = &material.certificate {
+        // One that has ended since it was taken keeps new authorities and lists from nobody.
+        if let Some(certificate) = material.certificate.as_ref().filter(|one| !held.has(one)) {
             certificate.facts.check(SystemTime::now())?;
         }
         if held.material.load().as_ref().is_some_and(|now| now.is(&material)) {
@@ -208,7 +216,7 @@ impl Identities {
                 User::Client(client) if client.source == at => {
                     let next =
                         configs::client(&client.settings, client.protocol, &material, &client.native, &self.provider)?;
-                    prepared.push(Prepared::Client(client, Arc::new(next)));
+                    prepared.push(Prepared::Client(client, next));
                 }
                 _ => {}
             }
@@ -284,6 +292,7 @@ impl Identities {
                 Source::Sds(sds) => {
                     tasks.spawn(sds::watch(Arc::clone(&self), at, sds.clone()));
                 }
+                #[cfg(feature = "vault")]
                 Source::Vault(pki) => {
                     // The configuration has it where a source asks.
                     let Some(vault) = vault.clone() else { continue };

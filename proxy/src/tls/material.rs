@@ -13,7 +13,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, OtherError};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 /// Longest chain we send or take, in certificates.
 pub(crate) const MAX_CHAIN: usize = 10;
@@ -103,7 +105,7 @@ impl Certificate {
         let facts = Facts::of(leaf)?;
         issued_by_each_other(&chain)?;
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
+            Error::InconsistentKeys(_) => {
                 Refused::new("mismatch", "the private key does not fit the certificate: they are of two pairs")
             }
             error => Refused::new("key", format!("the private key cannot be used: {error}")),
@@ -193,6 +195,36 @@ fn time(seconds: i64) -> SystemTime {
 /// Whether it names itself as its issuer: a root.
 pub(crate) fn is_self_issued(der: &CertificateDer<'_>) -> bool {
     parsed(der).is_ok_and(|certificate| certificate.issuer().as_raw() == certificate.subject().as_raw())
+}
+
+/// Fewest bits of an RSA key whose signatures are taken. ring has no word for what it refuses.
+const RSA_BITS: usize = 2048;
+
+/// A key of the other side that is too small for its signatures to prove anything.
+#[derive(Debug)]
+pub(crate) struct WeakKey;
+
+impl fmt::Display for WeakKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a certificate's RSA key has fewer than {RSA_BITS} bits")
+    }
+}
+
+impl std::error::Error for WeakKey {}
+
+/// A signature that is not taken, or, where a key of the chain is too small, that.
+pub(crate) fn or_weak<'a>(error: Error, chain: impl IntoIterator<Item = &'a CertificateDer<'a>>) -> Error {
+    let by_signature =
+        matches!(error, Error::InvalidCertificate(CertificateError::BadSignature | CertificateError::UnknownIssuer));
+    match by_signature && chain.into_iter().any(has_weak_key) {
+        true => CertificateError::Other(OtherError(Arc::new(WeakKey))).into(),
+        false => error,
+    }
+}
+
+fn has_weak_key(der: &CertificateDer<'_>) -> bool {
+    let Ok(certificate) = parsed(der) else { return false };
+    matches!(certificate.public_key().parsed(), Ok(PublicKey::RSA(key)) if key.key_size() < RSA_BITS)
 }
 
 /// The end of a certificate's life; none where it cannot be read.

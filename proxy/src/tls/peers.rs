@@ -6,15 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use oilskin_config::PeerPattern;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DistinguishedName, Error};
 use webpki::{
     BorrowedCertRevocationList, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationOptionsBuilder,
 };
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-use super::material::{MAX_CHAIN, Material, Refused};
+use super::material::{MAX_CHAIN, Material, Refused, or_weak};
 
 /// Judges peers' certificates. One is made for each state of a source, and never changes.
 pub(crate) struct Peers {
@@ -48,9 +49,11 @@ impl Peers {
     ) -> Result<Self, Refused> {
         let own = material.trust.iter().flat_map(|trust| &trust.anchors);
         let anchors: Vec<_> = own.chain(more).cloned().collect();
-        let crls = material
-            .crls
-            .iter()
+        // Of an issuer's lists that speak of a certificate webpki takes the first.
+        let mut lists: Vec<_> = material.crls.iter().collect();
+        lists.sort_by_key(|list| std::cmp::Reverse(updated(list)));
+        let crls = lists
+            .into_iter()
             .map(|list| {
                 BorrowedCertRevocationList::from_der(list.as_ref())
                     .and_then(|list| list.to_owned())
@@ -85,7 +88,12 @@ impl Peers {
             .ok()
             .map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
         let algorithms = self.provider.signature_verification_algorithms.all;
-        certificate.verify_for_usage(algorithms, &self.anchors, rest, now, usage, revocation, None).map_err(told)?;
+        certificate
+            .verify_for_usage(algorithms, &self.anchors, rest, now, usage, revocation, None)
+            .map_err(|error| or_weak(told(error), std::iter::once(leaf).chain(rest)))?;
+        if std::iter::once(leaf).chain(rest).any(|one| self.is_listed(one)) {
+            return Err(CertificateError::Revoked.into());
+        }
         if self.allow.is_empty() {
             return match name {
                 Some(name) => certificate.verify_is_valid_for_subject_name(name).map_err(told),
@@ -105,6 +113,13 @@ impl Peers {
         }
     }
 
+    /// Whether any list of its issuer has a certificate: its lists may each be a part of the whole.
+    fn is_listed(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok(certificate) = EndEntityCert::try_from(certificate) else { return false };
+        let mut lists = self.crls.iter().filter(|list| list.issuer() == certificate.issuer());
+        lists.any(|list| !matches!(list.find_serial(certificate.serial()), Ok(None)))
+    }
+
     /// Whether a client that was let in once would be let in now.
     pub(crate) fn still_takes(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> bool {
         match chain.split_first() {
@@ -112,6 +127,18 @@ impl Peers {
             Some((leaf, rest)) => self.check(leaf, rest, unix(now), KeyUsage::client_auth(), None).is_ok(),
         }
     }
+
+    /// Whether an upstream that was trusted once would be trusted now.
+    pub(crate) fn still_trusts(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>, now: SystemTime) -> bool {
+        let Some((leaf, rest)) = chain.split_first() else { return false };
+        self.check(leaf, rest, unix(now), KeyUsage::server_auth(), Some(name)).is_ok()
+    }
+}
+
+/// When a list was issued; none where it cannot be read, which webpki says better.
+fn updated(list: &CertificateRevocationListDer<'_>) -> Option<i64> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    Some(list.last_update().timestamp())
 }
 
 fn unix(time: SystemTime) -> UnixTime {
@@ -125,7 +152,8 @@ fn told(error: webpki::Error) -> Error {
         E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::CertRevoked => CertificateError::Revoked,
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        // An issuer of that name, but not the one who signed.
+        E::UnknownIssuer | E::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
         // A list under the issuer's name that the issuer has not signed says nothing of its certificates.
         E::UnknownRevocationStatus | E::InvalidCrlSignatureForPublicKey | E::IssuerNotCrlSigner => {
             CertificateError::UnknownRevocationStatus
@@ -133,7 +161,6 @@ fn told(error: webpki::Error) -> Error {
         E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         E::CertNotValidForName(_) => CertificateError::NotValidForName,
         E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
-        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         _ => CertificateError::BadEncoding,
     };
     told.into()

@@ -4,8 +4,8 @@
 mod secrets;
 mod wire;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use backon::ExponentialBackoff;
 use http::Uri;
@@ -14,13 +14,14 @@ use oilskin_proto::envoy::config::core::v3::{Node, node::UserAgentVersionType};
 use oilskin_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use oilskin_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use oilskin_proto::google::rpc::Status;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
+use self::secrets::Brought;
 use super::identities::Identities;
-use super::material::{MAX_FILE, Material, Refused};
+use super::material::{Certificate, MAX_FILE, Material, Refused};
 use crate::backoff;
 
 /// Connecting, and handing over a request.
@@ -32,27 +33,33 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Longest one while nothing is held: the agent may be starting beside us, and everyone waits.
 const EAGER: Duration = Duration::from_secs(4);
 
+/// Longest time between two looks at the clock while a certificate's time is still to come.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// What is kept of a message that the service sends, in characters.
 const MAX_MESSAGE: usize = 200;
 
 /// Keeps the source's secrets fresh until the process ends.
 pub(super) async fn watch(identities: Arc<Identities>, at: usize, sds: Sds) {
-    let mut watch = Watch { identities, at, sds, held: Material::default(), waits: None };
-    loop {
-        let ended = watch.session().await;
-        watch.identities.lost(at, &ended);
-        let longest = if watch.identities.holds(at) { LONGEST } else { EAGER };
-        let wait = watch.waits.get_or_insert_with(|| backoff::waits(longest)).next();
-        sleep(wait.unwrap_or(longest)).await;
-    }
+    let watch = Watch { identities, at, sds, kept: Mutex::default(), set_aside: Notify::new() };
+    tokio::join!(watch.sessions(), watch.in_its_time());
 }
 
 struct Watch {
     identities: Arc<Identities>,
     at: usize,
     sds: Sds,
+    kept: Mutex<Kept>,
+    /// A certificate was, whose time is still to come.
+    set_aside: Notify,
+}
+
+#[derive(Default)]
+struct Kept {
     /// The last good secrets, perhaps not all yet.
     held: Material,
+    /// The newest certificate, where its time is still to come. The service has no reason to send it again then.
+    early: Option<Certificate>,
     /// Before the next sessions; none after one in which something was taken.
     waits: Option<ExponentialBackoff>,
 }
@@ -67,8 +74,45 @@ impl Watch {
         self.gone(&format!("{:?}: {message}", status.code()))
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects, again and again.
+    async fn sessions(&self) {
+        loop {
+            let ended = self.session().await;
+            self.identities.lost(self.at, &ended);
+            let longest = if self.identities.holds(self.at) { LONGEST } else { EAGER };
+            let wait = self.kept().waits.get_or_insert_with(|| backoff::waits(longest)).next();
+            sleep(wait.unwrap_or(longest)).await;
+        }
+    }
+
+    /// Offers a certificate that came too early once its time has come, whether or not the service is there then.
+    async fn in_its_time(&self) {
+        loop {
+            let until = self.kept().early.as_ref().map(|early| early.facts.not_before);
+            match until.map(|until| until.duration_since(SystemTime::now())) {
+                None => self.set_aside.notified().await,
+                // The clock may be set meanwhile: it is looked at again.
+                Some(Ok(left)) => sleep(left.min(LOOK)).await,
+                Some(Err(_)) => self.offer_early(),
+            }
+        }
+    }
+
+    fn offer_early(&self) {
+        let mut kept = self.kept();
+        let Some(certificate) = kept.early.take() else { return };
+        let brought = Brought { certificate: Some(certificate), trust: None };
+        if let Err(refused) = self.offer(&mut kept, brought) {
+            self.identities.refuse(self.at, &refused);
+        }
+    }
+
     /// Connects and takes what comes; returns why that ended.
-    async fn session(&mut self) -> Refused {
+    async fn session(&self) -> Refused {
         let connection = match timeout(DEADLINE, wire::connect(&self.sds.socket)).await {
             Err(_) => return self.gone("nobody answers"),
             Ok(Err(error)) => return self.gone(&error.to_string()),
@@ -87,11 +131,7 @@ impl Watch {
         }
     }
 
-    async fn answers(
-        &mut self,
-        mut answers: Streaming<DiscoveryResponse>,
-        ask: mpsc::Sender<DiscoveryRequest>,
-    ) -> Refused {
+    async fn answers(&self, mut answers: Streaming<DiscoveryResponse>, ask: mpsc::Sender<DiscoveryRequest>) -> Refused {
         let mut version = String::new();
         loop {
             let answer = match answers.message().await {
@@ -111,23 +151,48 @@ impl Watch {
         }
     }
 
-    /// Secrets are pushed one by one; the state offered is what was held with them in it.
-    async fn take(&mut self, answer: DiscoveryResponse) -> Result<(), Refused> {
-        let (sds, held, provider) = (self.sds.clone(), self.held.clone(), Arc::clone(self.identities.provider()));
+    async fn take(&self, answer: DiscoveryResponse) -> Result<(), Refused> {
+        let (sds, provider) = (self.sds.clone(), Arc::clone(self.identities.provider()));
         // It may name files, and a file system may hang.
-        let read = tokio::task::spawn_blocking(move || secrets::with(held, &sds, &answer, &provider)).await;
-        let next = read.unwrap_or_else(|_| Err(Refused::new("source", "reading the secrets failed")))?;
+        let read = tokio::task::spawn_blocking(move || secrets::read(&sds, &answer, &provider)).await;
+        let mut brought = read.unwrap_or_else(|_| Err(Refused::new("source", "reading the secrets failed")))?;
+        let mut kept = self.kept();
+        let checked = brought.certificate.as_ref().map(|one| one.facts.check(SystemTime::now()));
+        let early = checked.and_then(Result::err).filter(|refused| refused.reason == "early");
+        if early.is_some() {
+            kept.early = brought.certificate.take();
+            self.set_aside.notify_one();
+        } else if brought.certificate.is_some() {
+            kept.early = None;
+        }
+        // Authorities and lists that came with it do not wait for it.
+        match early {
+            Some(early) if brought.trust.is_none() => Err(early),
+            early => self.offer(&mut kept, brought).and(early.map_or(Ok(()), Err)),
+        }
+    }
+
+    /// Secrets are pushed one by one; the state offered is what was held with them in it.
+    fn offer(&self, kept: &mut Kept, brought: Brought) -> Result<(), Refused> {
+        let mut next = kept.held.clone();
+        if let Some(certificate) = brought.certificate {
+            certificate.facts.check(SystemTime::now())?;
+            next.certificate = Some(certificate);
+        }
+        if let Some((trust, crls)) = brought.trust {
+            (next.trust, next.crls) = (Some(trust), crls);
+        }
         if secrets::whole(&next, &self.sds) {
             let offered = self.identities.offer(self.at, next.clone());
-            if offered.is_err() && secrets::whole(&self.held, &self.sds) {
+            if offered.is_err() && secrets::whole(&kept.held, &self.sds) {
                 return offered;
             }
-            self.held = next;
+            kept.held = next;
             offered?;
         } else {
-            self.held = next;
+            kept.held = next;
         }
-        self.waits = None;
+        kept.waits = None;
         Ok(())
     }
 

@@ -153,7 +153,7 @@ fn with_a_client_ca_only_good_certificates_get_in_and_each_refusal_is_counted_by
     let told = tools::run(tools::python().args(["-c", script]).args(files));
     assert!(told.contains("ALERT"), "{told}");
     let page = process.metrics_page();
-    assert!(page.contains("outcome=\"unknown_authority\"} 2"), "{told}: {page}");
+    assert!(page.contains("outcome=\"weak_key\"} 1"), "{told}: {page}");
     assert_eq!(bench.upstream.seen().len(), 1, "nothing of the refused got through");
 }
 

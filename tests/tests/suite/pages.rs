@@ -49,13 +49,82 @@ fn every_promise_has_its_number_a_boundary_and_tests_that_exist() {
 #[test]
 fn a_document_that_the_docs_show_is_a_configuration() {
     let page = std::fs::read_to_string(tools::top().join("docs/fields.md")).unwrap();
-    let documents: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|after| after.split("```").next()).collect();
+    let documents = blocks(&page, "yaml");
     assert_eq!(documents.len(), 1);
     for document in documents {
         let vars = [("OILSKIN_CONFIG_YAML".to_owned(), document.to_owned())].into();
         let config = oilskin_tests::config::parse(&vars).unwrap_or_else(|problems| panic!("{problems}"));
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
+}
+
+/// Blocks of a page in this language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).filter_map(|after| after.split("```").next()).collect()
+}
+
+/// What a configuration needs besides, where a page shows a part of one.
+fn completed(part: &str) -> String {
+    let mut document = part.to_owned();
+    if !document.contains("listeners:") {
+        document.push_str("listeners: [{name: in, bind: 127.0.0.1:0, direction: egress}]\n");
+    }
+    if !document.contains("upstreams:") {
+        document.push_str("upstreams: {store: {url: \"http://127.0.0.1:1\"}}\n");
+    }
+    document + "routes: [{name: all, match: {listener: in, path: \"/{*rest}\"}, upstream: store}]\n"
+}
+
+#[test]
+fn what_the_page_on_tls_shows_is_a_configuration() {
+    let page = std::fs::read_to_string(tools::top().join("docs/tls.md")).unwrap();
+    let read = |name: &str, vars: std::collections::BTreeMap<String, String>| {
+        oilskin_tests::config::parse(&vars).unwrap_or_else(|problems| panic!("{name}: {problems}"))
+    };
+    let documents: Vec<&str> = blocks(&page, "yaml").into_iter().filter(|block| !block.starts_with("spec:")).collect();
+    assert_eq!(documents.len(), 2, "a listener by files, and both sides by a source");
+    for document in documents {
+        let config = read(document, [("OILSKIN_CONFIG_YAML".to_owned(), completed(document))].into());
+        assert!(config.listeners.iter().any(|listener| listener.tls.is_some()), "{document}");
+    }
+    let settings = blocks(&page, "sh");
+    assert_eq!(settings.len(), 2);
+    for block in settings {
+        // As a shell reads them.
+        let script = format!("set -aeu\n{block}\nenv -0");
+        let mut shell = tools::program("sh");
+        let printed = tools::run(shell.env_clear().env("PATH", "/usr/bin:/bin").args(["-c", &script]));
+        let shown = printed.split('\0').filter_map(|one| one.split_once('='));
+        let mut vars: std::collections::BTreeMap<String, String> = shown
+            .filter(|(name, _)| name.starts_with("OILSKIN_"))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        assert!(vars.len() >= 4, "{vars:?}");
+        let base = match block.contains("OILSKIN_INGRESS") {
+            true => [
+                ("OILSKIN_APP", "http://127.0.0.1:1"),
+                ("OILSKIN_INGRESS_LISTEN", "127.0.0.1:0"),
+                ("OILSKIN_UPSTREAM", "https://store.test"),
+            ],
+            false => {
+                [("OILSKIN_UPSTREAM", "http://127.0.0.1:1"), ("OILSKIN_LISTEN", "127.0.0.1:0"), ("OILSKIN_LOG", "info")]
+            }
+        };
+        vars.extend(base.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let config = read(block, vars);
+        assert!(config.listeners.iter().any(|listener| listener.tls.is_some()), "{block}");
+    }
+}
+
+#[test]
+fn the_volume_that_the_page_on_tls_shows_is_yaml_and_mounts_the_socket_s_folder() {
+    let page = std::fs::read_to_string(tools::top().join("docs/tls.md")).unwrap();
+    let pod = blocks(&page, "yaml").into_iter().find(|block| block.starts_with("spec:")).unwrap();
+    let script = "import sys,yaml;c=yaml.safe_load(sys.argv[1])['spec']['template']['spec']['containers'][0];\
+                  print(c['volumeMounts'][0]['mountPath'])";
+    let path = tools::run(tools::python().args(["-c", script, pod]));
+    assert!(page.contains(&format!("sds:unix:{}/socket", path.trim())), "{path}");
 }
 
 #[test]

@@ -246,6 +246,25 @@ fn a_dropped_stream_is_made_anew_and_what_is_held_serves_until_then() {
 }
 
 #[test]
+fn a_service_that_has_stopped_with_its_socket_open_is_noticed_and_asked_anew() {
+    let bench = Bench::new();
+    let server = bench.server();
+    server.put(vec![bench.pair("first"), trust("ROOTCA", &bench.authority)]);
+    let process = bench.start("");
+    until_ready(&process);
+    let frozen = server.freeze();
+    let line = process.logged(|line| line.contains("is gone, what is held serves on"));
+    assert!(line.contains("\"reason\":\"unreachable\""), "{line}");
+    assert!(ready(&process).contains("true"));
+    assert!(bench.curl(process.address().port(), true).status.success());
+    let asked = server.requests().len();
+    drop(frozen);
+    server.put(vec![bench.pair("second")]);
+    tools::until("the second certificate", || (served(process.address()) == "second").then_some(()));
+    assert!(server.requests()[asked..].iter().any(|request| request.response_nonce.is_empty()), "by another stream");
+}
+
+#[test]
 fn whom_pushed_trust_refuses_is_out_at_once() {
     let (bench, other) = (Bench::new(), Authority::new());
     other.issue("client", &CLIENT);

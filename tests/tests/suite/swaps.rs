@@ -7,28 +7,28 @@ use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::Process;
 use oilskin_tests::secured::{Open, served};
-use oilskin_tests::{Upstream, client, tools};
+use oilskin_tests::{Client, Nginx, Upstream, client, tools};
 
-const CLIENT: Wish<'_> =
+pub(super) const CLIENT: Wish<'_> =
     Wish { names: "URI:spiffe://mesh.test/ns/shop/sa/web", usage: "clientAuth", days: 30, key: "ec:P-256" };
 
 /// A folder as kubelet makes it: names that lead through `..data` to a folder of this version.
-struct Mounted {
+pub(super) struct Mounted {
     folder: tempfile::TempDir,
     version: std::cell::Cell<u32>,
 }
 
 impl Mounted {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), version: std::cell::Cell::new(0) }
     }
 
-    fn path(&self, file: &str) -> String {
+    pub(super) fn path(&self, file: &str) -> String {
         self.folder.path().join(file).display().to_string()
     }
 
     /// Another version of all files, live with one rename.
-    fn put(&self, files: &[(&str, String)]) {
+    pub(super) fn put(&self, files: &[(&str, String)]) {
         let version = self.version.replace(self.version.get() + 1);
         let folder = self.folder.path().join(format!("..{version}"));
         std::fs::create_dir(&folder).unwrap();
@@ -45,7 +45,7 @@ impl Mounted {
     }
 }
 
-fn pair(authority: &Authority, name: &str) -> Vec<(&'static str, String)> {
+pub(super) fn pair(authority: &Authority, name: &str) -> Vec<(&'static str, String)> {
     vec![("tls.crt", authority.path(&format!("{name}.pem"))), ("tls.key", authority.path(&format!("{name}.key")))]
 }
 
@@ -129,7 +129,7 @@ fn files_written_in_place_and_piece_by_piece_are_taken_once_they_are_whole() {
     assert!(!process.log().iter().any(|line| line.contains("is refused")), "{:?}", process.log());
 }
 
-fn empty_answers() -> Upstream {
+pub(super) fn empty_answers() -> Upstream {
     Upstream::scripted(|_, stream| oilskin_tests::upstream::respond(stream, "200 OK", &[], b""))
 }
 
@@ -152,6 +152,47 @@ fn whom_the_new_trust_refuses_is_out_at_once_and_who_it_takes_stays() {
     tools::until("the old client's end", || (!of_old.asks()).then_some(()));
     assert!(of_new.asks(), "the new one stays");
     assert!(!Open::new(&process, &old, &[]).asks());
+}
+
+/// Asks for a long answer, waits until some of it has come, and takes trust in the upstream away.
+fn answer_in_its_middle(protocol: &str) {
+    let (authority, mounted) = (Authority::new(), Mounted::new());
+    authority.issue("server", &Wish::default());
+    authority.revoke(&[]);
+    let trust = || vec![("ca.crt", authority.path("ca.pem")), ("crl.pem", authority.path("crl.pem"))];
+    mounted.put(&trust());
+    let nginx = Nginx::slow_tls_store(protocol, &authority.path("server.pem"), &authority.path("server.key"), "4k");
+    std::fs::write(nginx.file("/long"), vec![b' '; 1 << 20]).unwrap();
+    std::fs::write(nginx.file("/short"), "{}").unwrap();
+    let yaml = format!(
+        "listeners: [{{name: out, bind: 127.0.0.1:0}}]\nupstreams: {{up: {{url: \"https://localhost:{}\", tls: {{roots: own, ca_file: {}, \
+         crl_file: {}}}}}}}\nroutes: [{{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up}}]\n",
+        nginx.address().port(),
+        mounted.path("ca.crt"),
+        mounted.path("crl.pem")
+    );
+    let process = Process::start(&Keys::new(), &[("OILSKIN_CONFIG_YAML", &yaml)]);
+    assert_eq!(client::json(process.address(), "GET", "/short", "").text(), "{}");
+    let mut waiting = Client::connect(process.address());
+    waiting.send("GET /long HTTP/1.1\r\nHost: a\r\n\r\n");
+    waiting.read_until(b"   ", &mut Vec::new());
+    authority.revoke(&["server"]);
+    mounted.put(&trust());
+    // nginx would go on for minutes.
+    let rest = waiting.rest();
+    assert!(rest.len() < 1 << 19, "{protocol}: {}", rest.len());
+    let line = process.logged(|line| line.contains("a connection is cut"));
+    assert!(line.contains("\"side\":\"upstream\""), "{line}");
+    process.logged(|line| line.contains("upstream_cut_body"));
+    assert_eq!(client::json(process.address(), "GET", "/short", "").status(), 502);
+    assert_eq!(process.handshakes("upstream", "", "revoked"), 1, "{}", process.metrics_page());
+}
+
+#[test]
+fn an_answer_in_its_middle_ends_when_its_upstream_is_revoked() {
+    for protocol in ["", "http2"] {
+        answer_in_its_middle(protocol);
+    }
 }
 
 #[test]

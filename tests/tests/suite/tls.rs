@@ -7,7 +7,7 @@ use std::process::Stdio;
 use oilskin_tests::certificates::Authority;
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
-use oilskin_tests::{Nginx, Proxy, Upstream};
+use oilskin_tests::{Nginx, Proxy, Upstream, tools};
 
 fn yaml(upstreams: &[(&str, String, &str)]) -> String {
     let mut text = "listeners: [{name: out, bind: 127.0.0.1:0, direction: egress}]\nupstreams:\n".to_owned();
@@ -53,7 +53,24 @@ fn an_upstream_over_tls_is_spoken_to_as_alpn_says() {
             let stored = String::from_utf8(nginx.stored(&path)).unwrap();
             assert!(stored.contains("oil1.") && !stored.contains("6789"), "{stored}");
         }
-        assert_eq!(nginx.requests().matches(speaks).count(), 6, "{}", nginx.requests());
+        // nginx writes its log once it has answered.
+        tools::until("six requests in nginx' log", || (nginx.requests().matches(speaks).count() == 6).then_some(()));
+    }
+}
+
+#[test]
+fn an_old_certificate_that_nothing_leads_through_does_no_harm() {
+    let authority = Authority::new();
+    authority.sign("good", "localhost", 30);
+    authority.sign("old", "old.test", -1);
+    let read = |file: &str| std::fs::read_to_string(authority.path(file)).unwrap();
+    std::fs::write(authority.path("both.pem"), read("good.pem") + &read("old.pem")).unwrap();
+    let nginx = Nginx::tls_store("", &authority.path("both.pem"), &authority.path("good.key"));
+    let url = format!("https://localhost:{}", nginx.address().port());
+    let more = format!(", tls: {{ca_file: \"{}\"}}", authority.path("ca.pem"));
+    let proxy = Proxy::yaml(&yaml(&[("up", url, &more)])).start();
+    for turn in 0..2 {
+        assert_eq!(proxy.json("PUT", &format!("/up/{turn}"), BODY).status(), 201);
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the service's secrets say, as material.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use oilskin_config::Sds;
 use oilskin_proto::envoy::config::core::v3::{DataSource, data_source::Specifier};
@@ -12,6 +11,7 @@ use oilskin_proto::envoy::extensions::transport_sockets::tls::v3::{
 use oilskin_proto::envoy::service::discovery::v3::DiscoveryResponse;
 use prost::Message;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateRevocationListDer;
 use zeroize::Zeroizing;
 
 use crate::tls::material::{self, Certificate, Material, Refused, Trust};
@@ -19,21 +19,27 @@ use crate::tls::material::{self, Certificate, Material, Refused, Trust};
 /// The one type that is asked for.
 pub(super) const TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
+/// What an answer brings, each secret checked by itself, whatever its time.
+#[derive(Default)]
+pub(super) struct Brought {
+    pub(super) certificate: Option<Certificate>,
+    pub(super) trust: Option<Trusted>,
+}
+
+/// Authorities and revocation lists.
+pub(super) type Trusted = (Trust, Vec<CertificateRevocationListDer<'static>>);
+
 /// Whether everything that was asked for is there.
 pub(super) fn whole(material: &Material, sds: &Sds) -> bool {
     (sds.certificate.is_none() || material.certificate.is_some()) && (sds.trust.is_none() || material.trust.is_some())
 }
 
-/// `held` with what an answer brings, each secret checked by itself.
+/// Reads an answer.
 ///
 /// # Errors
 /// What is wrong with which secret.
-pub(super) fn with(
-    mut held: Material,
-    sds: &Sds,
-    answer: &DiscoveryResponse,
-    provider: &CryptoProvider,
-) -> Result<Material, Refused> {
+pub(super) fn read(sds: &Sds, answer: &DiscoveryResponse, provider: &CryptoProvider) -> Result<Brought, Refused> {
+    let mut brought = Brought::default();
     for resource in &answer.resources {
         if resource.type_url != TYPE {
             return Err(Refused::new("source", "the answer holds something that is no secret"));
@@ -44,10 +50,10 @@ pub(super) fn with(
         let asked = |name: &Option<String>| name.as_ref() == Some(&secret.name);
         let read = match &secret.r#type {
             Some(Type::TlsCertificate(one)) if asked(&sds.certificate) => {
-                certificate(one, provider).map(|certificate| held.certificate = Some(certificate))
+                certificate(one, provider).map(|certificate| brought.certificate = Some(certificate))
             }
             Some(Type::ValidationContext(one)) if asked(&sds.trust) => {
-                trust(one).map(|(trust, crls)| (held.trust, held.crls) = (Some(trust), crls))
+                trust(one).map(|trusted| brought.trust = Some(trusted))
             }
             _ if asked(&sds.certificate) || asked(&sds.trust) => {
                 Err(Refused::new("source", "it is of another kind than what is asked for under this name"))
@@ -56,7 +62,7 @@ pub(super) fn with(
         };
         read.map_err(|refused| Refused { text: format!("{}: {}", secret.name, refused.text), ..refused })?;
     }
-    Ok(held)
+    Ok(brought)
 }
 
 fn certificate(secret: &TlsCertificate, provider: &CryptoProvider) -> Result<Certificate, Refused> {
@@ -66,12 +72,8 @@ fn certificate(secret: &TlsCertificate, provider: &CryptoProvider) -> Result<Cer
     }
     let chain = material::certificates(&bytes(secret.certificate_chain.as_ref())?)?;
     let key = material::private_key(&bytes(secret.private_key.as_ref())?)?;
-    let whole = Certificate::new(chain, key, provider)?;
-    whole.facts.check(SystemTime::now())?;
-    Ok(whole)
+    Certificate::new(chain, key, provider)
 }
-
-type Trusted = (Trust, Vec<rustls::pki_types::CertificateRevocationListDer<'static>>);
 
 fn trust(context: &CertificateValidationContext) -> Result<Trusted, Refused> {
     let plain = context.verify_certificate_hash.is_empty()

@@ -5,16 +5,24 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::rt::Executor;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tower_service::Service;
+
+/// A service that has stopped keeps its socket open, and a stream on which nothing comes is nothing new: it is asked this often whether
+/// it is there …
+const ASKED: Duration = Duration::from_secs(10);
+
+/// … and has this long to answer.
+const ANSWERED: Duration = Duration::from_secs(5);
 
 /// A connection that requests can be sent on.
 pub(super) struct Connection {
@@ -42,7 +50,11 @@ pub(super) async fn connect(socket: &Path) -> io::Result<Connection> {
     let stream = UnixStream::connect(socket).await?;
     let tasks = Arc::new(Mutex::new(JoinSet::new()));
     let executor = Tasks(Arc::downgrade(&tasks));
-    let handshake = Builder::new(executor.clone()).handshake(TokioIo::new(stream));
+    let handshake = Builder::new(executor.clone())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ASKED)
+        .keep_alive_timeout(ANSWERED)
+        .handshake(TokioIo::new(stream));
     let (sender, connection) = handshake.await.map_err(io::Error::other)?;
     // Its end is seen by the stream on it, with its own error.
     executor.execute(async move { drop(connection.await) });
