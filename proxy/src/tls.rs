@@ -54,7 +54,11 @@ use rustls::crypto::CryptoProvider;
 pub(crate) use accept::{Secured, Verdict, accept, has_ended, reason, settled};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
-pub(crate) use material::{Facts, Refused, read};
+#[cfg(feature = "vault")]
+pub(crate) use issued::watch as watch_issued;
+#[cfg(feature = "vault")]
+pub(crate) use material::read;
+pub(crate) use material::{Facts, Refused};
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use oilskin_config::{self as config, Config, Protocol, VaultAddress};
+use oilskin_config::{self as config, Config, Protocol, VaultAddress, VaultPki};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use vaultrs::client::VaultClient;
@@ -21,7 +21,7 @@ pub(crate) use error::Error;
 
 use crate::snapshot::BuildError;
 use crate::telemetry::{Metrics, ProviderCalls};
-use crate::tls::{self, Gathering};
+use crate::tls::{self, Gathering, Identities};
 use token::Token;
 
 /// How long a call waits for the first token.
@@ -75,6 +75,11 @@ impl Vault {
     /// Comes by a token and keeps it fresh until the process ends.
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
         token::keep_fresh(self).await;
+    }
+
+    /// Keeps a source's certificate issued until the process ends.
+    pub(crate) async fn issue(self: Arc<Self>, identities: Arc<Identities>, at: usize, pki: VaultPki) {
+        tls::watch_issued(identities, at, pki, self).await;
     }
 
     /// Gives the token back, if it was made for us.

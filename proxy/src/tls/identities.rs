@@ -13,8 +13,6 @@ use rustls::pki_types::{ServerName, TrustAnchor};
 
 use super::configs::{self, Served, Spoken};
 use super::files::{self, Marks};
-#[cfg(feature = "vault")]
-use super::issued;
 use super::material::{Certificate, Facts, Material, Refused};
 use super::sds;
 use crate::telemetry::{CertificateGauge, Metrics};
@@ -292,11 +290,10 @@ impl Identities {
                 Source::Sds(sds) => {
                     tasks.spawn(sds::watch(Arc::clone(&self), at, sds.clone()));
                 }
-                #[cfg(feature = "vault")]
                 Source::Vault(pki) => {
                     // The configuration has it where a source asks.
                     let Some(vault) = vault.clone() else { continue };
-                    tasks.spawn(issued::watch(Arc::clone(&self), at, pki.clone(), vault));
+                    tasks.spawn(vault.issue(Arc::clone(&self), at, pki.clone()));
                 }
                 _ => {}
             }

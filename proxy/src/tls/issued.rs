@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use backon::ExponentialBackoff;
 use oilskin_config::VaultPki;
-use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::time::sleep;
 use vaultrs::api::pki::requests::GenerateCertificateRequestBuilder;
 use vaultrs::pki::cert;
@@ -32,7 +32,7 @@ const EAGER: Duration = Duration::from_secs(4);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Keeps a certificate until the process ends.
-pub(super) async fn watch(identities: Arc<Identities>, at: usize, pki: VaultPki, vault: Arc<Vault>) {
+pub(crate) async fn watch(identities: Arc<Identities>, at: usize, pki: VaultPki, vault: Arc<Vault>) {
     let mut issued = Issued { caller: Caller::new(&vault), shown: vault.shown(), identities, at, pki, held: None };
     let mut waits: Option<ExponentialBackoff> = None;
     loop {
@@ -124,7 +124,7 @@ impl Issued {
         let mut chain = material::certificates(certificate.as_bytes())?;
         // Whoever has the root needs what lies between; the root itself is of no use to anyone.
         let above = material::certificates(authorities.as_bytes())?;
-        chain.extend(above.into_iter().filter(|one| !material::is_self_issued(one)));
+        chain.extend(above.into_iter().filter(|one| !is_self_issued(one)));
         let key = material::private_key(key.as_bytes())?;
         let certificate = Certificate::new(chain, key, self.identities.provider())?;
         let trust = self.pki.trust.then(|| Trust::from_pem(authorities.as_bytes())).transpose()?;
@@ -151,6 +151,11 @@ impl Issued {
             }
         }
     }
+}
+
+/// Whether it names itself as its issuer: a root.
+fn is_self_issued(der: &CertificateDer<'_>) -> bool {
+    material::parsed(der).is_ok_and(|certificate| certificate.issuer().as_raw() == certificate.subject().as_raw())
 }
 
 /// When another is asked for: at two thirds of a certificate's life, or 30 days before its end if that is earlier and there are as

@@ -132,7 +132,7 @@ fn issued_by_each_other(chain: &[CertificateDer<'static>]) -> Result<(), Refused
     Ok(())
 }
 
-fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Refused> {
+pub(super) fn parsed<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Refused> {
     match X509Certificate::from_der(der.as_ref()) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(Refused::new("certificate", "a certificate cannot be read: its DER is broken")),
@@ -190,11 +190,6 @@ fn time(seconds: i64) -> SystemTime {
         Ok(after) => UNIX_EPOCH + Duration::from_secs(after),
         Err(_) => UNIX_EPOCH,
     }
-}
-
-/// Whether it names itself as its issuer: a root.
-pub(crate) fn is_self_issued(der: &CertificateDer<'_>) -> bool {
-    parsed(der).is_ok_and(|certificate| certificate.issuer().as_raw() == certificate.subject().as_raw())
 }
 
 /// Fewest bits of an RSA key whose signatures are taken. ring has no word for what it refuses.

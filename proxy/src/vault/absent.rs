@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use oilskin_config::Config;
+use oilskin_config::{Config, VaultPki};
 
 use crate::snapshot::BuildError;
 use crate::telemetry::Metrics;
-use crate::tls::Gathering;
+use crate::tls::{Gathering, Identities};
 
 /// There is none.
 pub(crate) enum Vault {}
@@ -26,6 +26,10 @@ pub(crate) fn open(config: &Config, _: &Metrics, _: &mut Gathering<'_>) -> Resul
 
 impl Vault {
     pub(crate) async fn keep_fresh(self: Arc<Self>) {
+        match *self {}
+    }
+
+    pub(crate) async fn issue(self: Arc<Self>, _: Arc<Identities>, _: usize, _: VaultPki) {
         match *self {}
     }
 

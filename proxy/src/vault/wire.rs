@@ -57,7 +57,7 @@ impl Wire {
                 let now = tls.and_then(tls::Client::now);
                 let now = now.ok_or_else(|| Error::settings("its certificates are not there yet"))?;
                 number = Some(now.number);
-                client.clone_from(&now.state);
+                client.clone_from(&now.state.config);
                 if settings.tls.server_name.is_some() {
                     builder = builder.dns_resolver(Elsewhere(host.clone()));
                 }
