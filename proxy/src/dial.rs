@@ -19,7 +19,7 @@ use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
 use crate::telemetry::{ConnectionGuard, Handshake, Metrics, Peer};
-use crate::tls::{Client, has_expired, reason, settled};
+use crate::tls::{Client, Wide, has_expired, reason, settled};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -87,13 +87,13 @@ async fn connect(upstream: &Upstream, names: &Arc<Names>, metrics: &Metrics, lim
 }
 
 /// Shakes hands with an upstream.
-async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<TlsStream<TcpStream>> {
+async fn secure(tls: &Client, tcp: TcpStream, metrics: &Metrics) -> io::Result<TlsStream<Wide>> {
     let Some(current) = tls.now() else {
         metrics.handshake(Peer::Upstream, &Handshake { outcome: "not_ready", ..Handshake::default() });
         return Err(io::Error::new(io::ErrorKind::NotConnected, "no certificates or authorities are there yet"));
     };
     let connector = TlsConnector::from(Arc::clone(&current.state));
-    match connector.connect(tls.name.clone(), tcp).await {
+    match connector.connect(tls.name.clone(), Wide::new(tcp)).await {
         Ok(stream) => {
             let connection = stream.get_ref().1;
             let done = settled(connection);

@@ -1,7 +1,8 @@
 //! TLS: identities from their sources, swapped while traffic flows; who the peers are; the hybrid key exchange.
 //!
 //! `material` is what a source gives, `files` and `sds` are sources, `configs` what rustls is set up with, `peers` the judge of
-//! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands.
+//! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands, over a socket
+//! that is `wide`.
 
 /// What every judge of certificates does alike: the provider checks the signatures of handshakes.
 macro_rules! signatures_by_provider {
@@ -42,6 +43,7 @@ mod identities;
 mod material;
 mod peers;
 mod sds;
+mod wide;
 
 use std::sync::Arc;
 
@@ -51,6 +53,7 @@ pub(crate) use accept::{Secured, Verdict, accept, has_expired, reason, settled};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 pub(crate) use material::{Facts, Refused};
+pub(crate) use wide::Wide;
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::forwarded;
 use super::identities::Server;
 use super::material::not_after;
+use super::wide::Wide;
 use crate::telemetry::Handshake;
 
 /// What is remembered of a peer that was let in, so that it can be asked again.
@@ -77,11 +78,11 @@ pub(crate) async fn accept(
     server: &Arc<Server>,
     tcp: TcpStream,
     deadline: Duration,
-) -> Result<(Box<TlsStream<TcpStream>>, Secured, Handshake), Handshake> {
+) -> Result<(Box<TlsStream<Wide>>, Secured, Handshake), Handshake> {
     let failed = |outcome| Handshake { outcome, ..Handshake::default() };
     let Some(current) = server.now() else { return Err(failed("not_ready")) };
     let acceptor = TlsAcceptor::from(Arc::clone(&current.state.config));
-    let stream = match tokio::time::timeout(deadline, acceptor.accept(tcp)).await {
+    let stream = match tokio::time::timeout(deadline, acceptor.accept(Wide::new(tcp))).await {
         Err(_) => return Err(failed("timeout")),
         Ok(Err(error)) => return Err(failed(reason(&error))),
         Ok(Ok(stream)) => stream,
