@@ -9,10 +9,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::tls::{Secured, Verdict};
+use oilskin_config::Timeouts;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::tls::{Judged, Secured, Verdict};
 
 /// What a connection speaks, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +134,9 @@ impl GateState {
     }
 
     /// Compares the stage with its deadlines, and who came with who may.
-    pub(crate) fn check(&self, now: Instant, head: Duration, idle: Duration, identity_age: Duration) {
-        match self.secured.get().map(|secured| secured.judge(now, identity_age)) {
+    pub(crate) fn check<'c>(&'c self, now: Instant, timeouts: &Timeouts, judged: &mut Judged<'c>) {
+        let Timeouts { head, idle, identity_age, .. } = *timeouts;
+        match self.secured.get().map(|secured| secured.judge(now, identity_age, judged)) {
             None | Some(Verdict::Stays) => {}
             Some(Verdict::Ages) => self.order(Order::Drain),
             Some(Verdict::Out) => self.order(Order::Cut),

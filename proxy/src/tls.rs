@@ -49,7 +49,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub(crate) use accept::{Secured, Verdict, accept, has_expired, reason, settled};
+pub(crate) use accept::{Judged, Secured, Verdict, accept, has_expired, reason, settled};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 pub(crate) use material::{Facts, Refused};

@@ -1,6 +1,7 @@
 //! Handshakes: with whoever connects to us, and what is remembered of them.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +23,8 @@ use crate::telemetry::Handshake;
 pub(crate) struct Secured {
     server: Arc<Server>,
     generation: Cell<u64>,
+    /// The judge that has let it in.
+    judge: Cell<Option<u64>>,
     chain: Vec<CertificateDer<'static>>,
     /// What the app is told of it.
     forwarded: Option<HeaderValue>,
@@ -30,6 +33,10 @@ pub(crate) struct Secured {
     /// When our certificate was first seen changed since.
     aged: Cell<Option<Instant>>,
 }
+
+/// Whom judges have taken or refused in one sweep: a client opens many connections with one certificate.
+#[derive(Default)]
+pub(crate) struct Judged<'c>(HashMap<(u64, &'c [CertificateDer<'static>]), bool>);
 
 /// What is to become of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +55,7 @@ impl Secured {
     }
 
     /// Judges anew where something has changed.
-    pub(crate) fn judge(&self, now: Instant, age: Duration) -> Verdict {
+    pub(crate) fn judge<'c>(&'c self, now: Instant, age: Duration, judged: &mut Judged<'c>) -> Verdict {
         if self.expires.is_some_and(|end| SystemTime::now() >= end) {
             return Verdict::Out;
         }
@@ -57,7 +64,11 @@ impl Secured {
         {
             self.generation.set(current.number);
             if let Some(peers) = &current.state.peers
-                && !peers.still_takes(&self.chain, SystemTime::now())
+                && self.judge.replace(Some(peers.number)) != Some(peers.number)
+                && !*judged
+                    .0
+                    .entry((peers.number, &self.chain))
+                    .or_insert_with(|| peers.still_takes(&self.chain, SystemTime::now()))
             {
                 return Verdict::Out;
             }
@@ -102,6 +113,7 @@ pub(crate) async fn accept(
         forwarded,
         server: Arc::clone(server),
         generation: Cell::new(current.number),
+        judge: Cell::new(current.state.peers.as_ref().map(|peers| peers.number)),
         chain,
         expires,
         aged: Cell::new(None),
