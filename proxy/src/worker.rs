@@ -23,7 +23,7 @@ use crate::tls::{self, Judged};
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// How long the sweep keeps the worker from its requests at once: with new authorities every peer's chain is checked again, which for
-/// thousands of them takes most of a second.
+/// thousands of them takes a large part of a second.
 const SLICE: Duration = Duration::from_micros(250);
 
 /// After a failed accept (no descriptors left, say): not at once again.
