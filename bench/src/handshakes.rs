@@ -43,7 +43,7 @@ pub(crate) fn client(tls: Tls<'_>) -> Result<Arc<ClientConfig>> {
 }
 
 /// The same client, which remembers no session.
-fn forgetful(config: &ClientConfig) -> Arc<ClientConfig> {
+pub(crate) fn forgetful(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.resumption = Resumption::in_memory_sessions(1);
     Arc::new(config)

@@ -3,6 +3,8 @@
 mod answer;
 mod callgrind;
 mod certificates;
+mod churn;
+mod clock;
 mod handshakes;
 mod load;
 mod machine;

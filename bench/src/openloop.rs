@@ -3,19 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::answer::whole;
+use crate::clock::Clock;
 use crate::messages::{REQUEST, post};
 use crate::stats::{percentile, sorted};
 
@@ -32,91 +28,49 @@ pub(crate) struct Latency {
 /// Posts at `rate` requests a second for `time`.
 pub(crate) fn run(address: SocketAddr, path: &str, rate: u32, time: Duration) -> Result<Latency> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let plan = Arc::new(Plan::new(path, rate, time));
+    let request: Arc<[u8]> = post(path, REQUEST).into();
     let latencies = LocalSet::new().block_on(&runtime, async {
-        let run = tokio::time::timeout(time + PATIENCE, drive(address, plan));
+        let run = tokio::time::timeout(time + PATIENCE, drive(address, &request, rate, time));
         run.await.context("the proxy does not keep up: the rate is too high for it")?
     })?;
     let latencies = sorted(&latencies)?;
     Ok(Latency { p50: percentile(&latencies, 0.5)?, p99: percentile(&latencies, 0.99)? })
 }
 
-/// What is due when, and who may start the next request.
-struct Plan {
-    request: Vec<u8>,
-    interval: Duration,
-    requests: u32,
-    /// One permit a request that is due.
-    due: Semaphore,
-    next: AtomicU32,
-}
-
-impl Plan {
-    fn new(path: &str, rate: u32, time: Duration) -> Self {
-        let interval = Duration::from_secs(1) / rate;
-        let requests = (time.as_secs_f64() * f64::from(rate)) as u32;
-        Self { request: post(path, REQUEST), interval, requests, due: Semaphore::new(0), next: AtomicU32::new(0) }
-    }
-}
-
-async fn drive(address: SocketAddr, plan: Arc<Plan>) -> Result<Vec<f64>> {
+async fn drive(address: SocketAddr, request: &Arc<[u8]>, rate: u32, time: Duration) -> Result<Vec<f64>> {
     let mut streams = Vec::new();
     for _ in 0..CONNECTIONS {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         streams.push(stream);
     }
-    let start = Instant::now();
-    let ticking = Arc::clone(&plan);
-    let ticks = std::thread::spawn(move || tick(&ticking, start));
+    let (clock, ticks) = Clock::start(rate, time)?;
     let mut connections = JoinSet::new();
     for stream in streams {
-        connections.spawn_local(connection(stream, Arc::clone(&plan), start));
+        connections.spawn_local(connection(stream, Arc::clone(request), Arc::clone(&clock)));
     }
     let mut latencies = Vec::new();
     while let Some(ended) = connections.join_next().await {
         latencies.extend(ended??);
     }
-    ticks.join().map_err(|_| anyhow::anyhow!("the clock panicked"))??;
-    ensure!(latencies.len() == plan.requests as usize, "{} of {} were answered", latencies.len(), plan.requests);
+    ticks.join()?;
+    let due = clock.requests() as usize;
+    ensure!(latencies.len() == due, "{} of {due} were answered", latencies.len());
     Ok(latencies)
 }
 
-/// Releases what is due. A thread of its own with a timerfd, because tokio's timers count milliseconds.
-fn tick(plan: &Plan, start: Instant) -> Result<()> {
-    let interval = Timespec::try_from(plan.interval)?;
-    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: interval, it_value: interval })?;
-    let mut released = 0;
-    while released < plan.requests {
-        rustix::io::read(&timer, &mut [0; 8])?;
-        let due = start.elapsed().as_nanos() / plan.interval.as_nanos().max(1);
-        let due = u32::try_from(due)?.saturating_add(1).min(plan.requests);
-        plan.due.add_permits((due - released) as usize);
-        released = due;
-    }
-    // Whoever waits now waits for nothing: each finds that all was started.
-    plan.due.add_permits(CONNECTIONS);
-    Ok(())
-}
-
-async fn connection(mut stream: TcpStream, plan: Arc<Plan>, start: Instant) -> Result<Vec<f64>> {
+async fn connection(mut stream: TcpStream, request: Arc<[u8]>, clock: Arc<Clock>) -> Result<Vec<f64>> {
     let mut latencies = Vec::new();
     let mut buffer = Vec::with_capacity(16 << 10);
-    loop {
-        plan.due.acquire().await?.forget();
-        let number = plan.next.fetch_add(1, Ordering::Relaxed);
-        if number >= plan.requests {
-            return Ok(latencies);
-        }
-        let intended = start + plan.interval * number;
-        stream.write_all(&plan.request).await?;
+    while let Some(intended) = clock.next().await {
+        stream.write_all(&request).await?;
         buffer.clear();
         while whole(&buffer)?.is_none() {
             ensure!(stream.read_buf(&mut buffer).await? > 0, "closed before the end of an answer");
         }
         latencies.push(intended.elapsed().as_secs_f64() * 1e6);
     }
+    Ok(latencies)
 }
 
 #[cfg(test)]

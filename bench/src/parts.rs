@@ -5,6 +5,7 @@ mod micro;
 mod side_by_side;
 mod start;
 mod stream;
+mod swaps;
 mod tls;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub(crate) enum Part {
     Profile,
     /// TLS: handshakes, bulk, open connections.
     Tls,
+    /// Certificates that change under load.
+    Swaps,
 }
 
 /// How much is measured.
@@ -103,6 +106,7 @@ pub(crate) fn run(plan: &Plan) -> Found {
     part("engine", plan.has(Part::Engine), &|| micro::engine(plan));
     part("rewriter", plan.has(Part::Rewriter), &|| micro::rewriter(plan));
     part("tls", plan.has(Part::Tls), &|| tls::run(plan));
+    part("swaps", plan.has(Part::Swaps), &|| swaps::run(plan));
     part("profile", plan.has(Part::Profile), &|| instructions::profile(plan));
     all
 }

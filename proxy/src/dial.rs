@@ -22,7 +22,7 @@ use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
 use crate::telemetry::{ConnectionGuard, Handshake, Metrics, Peer};
-use crate::tls::{Client, Secured, has_ended, reason, settled};
+use crate::tls::{Client, Secured, Wide, has_ended, reason, settled};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -102,13 +102,13 @@ async fn secure(
     state: &GateState,
     tcp: TcpStream,
     metrics: &Metrics,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> io::Result<TlsStream<Wide>> {
     let Some(current) = tls.now() else {
         metrics.handshake(Peer::Upstream, &Handshake { outcome: "not_ready", ..Handshake::default() });
         return Err(io::Error::new(io::ErrorKind::NotConnected, "no certificates or authorities are there yet"));
     };
     let connector = TlsConnector::from(Arc::clone(&current.state.config));
-    match connector.connect(tls.name.clone(), tcp).await {
+    match connector.connect(tls.name.clone(), Wide::new(tcp)).await {
         Ok(stream) => {
             let connection = stream.get_ref().1;
             let done = settled(connection);
@@ -118,7 +118,7 @@ async fn secure(
                 return Err(io::Error::other(rustls::Error::from(rustls::CertificateError::Expired)));
             }
             metrics.handshake(Peer::Upstream, &done);
-            state.secure(Secured::upstream(tls, current.number, connection));
+            state.secure(Secured::upstream(tls, &current, connection));
             Ok(stream)
         }
         Err(error) => {

@@ -11,8 +11,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::tls::{Secured, Verdict};
+use oilskin_config::Timeouts;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::tls::{Judged, Secured, Verdict};
 
 /// What a connection speaks, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,9 +142,9 @@ impl GateState {
     }
 
     /// Compares the other side with who it may be.
-    pub(crate) fn judge(&self, now: Instant, identity_age: Duration) {
+    pub(crate) fn judge<'c>(&'c self, now: Instant, identity_age: Duration, judged: &mut Judged<'c>) {
         let Some(secured) = self.secured.get() else { return };
-        match secured.judge(now, identity_age) {
+        match secured.judge(now, identity_age, judged) {
             Verdict::Stays => {}
             Verdict::Ages => self.order(Order::Drain),
             Verdict::Out => {
@@ -156,8 +158,9 @@ impl GateState {
     }
 
     /// Compares the stage with its deadlines, and who came with who may.
-    pub(crate) fn check(&self, now: Instant, head: Duration, idle: Duration, identity_age: Duration) {
-        self.judge(now, identity_age);
+    pub(crate) fn check<'c>(&'c self, now: Instant, timeouts: &Timeouts, judged: &mut Judged<'c>) {
+        let Timeouts { head, idle, identity_age, .. } = *timeouts;
+        self.judge(now, identity_age, judged);
         match self.stage.get() {
             Stage::Idle(since) if now.duration_since(since) > idle => self.order(Order::Drain),
             Stage::Head(since) if now.duration_since(since) > head => {

@@ -8,14 +8,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
+use crate::tls::Wide;
+
 /// A connected socket.
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     /// Towards an upstream.
-    Tls(Box<client::TlsStream<TcpStream>>),
+    Tls(Box<client::TlsStream<Wide>>),
     /// From whoever connects to us.
-    Secured(Box<server::TlsStream<TcpStream>>),
+    Secured(Box<server::TlsStream<Wide>>),
 }
 
 macro_rules! each {

@@ -1,7 +1,8 @@
 //! TLS: identities from their sources, swapped while traffic flows; who the peers are; the hybrid key exchange.
 //!
 //! `material` is what a source gives, `files`, `sds` and `issued` are sources, `configs` what rustls is set up with, `peers` the judge of
-//! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands.
+//! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands, over a socket
+//! that is `wide`.
 
 /// What every judge of certificates does alike: the provider checks the signatures of handshakes.
 macro_rules! signatures_by_provider {
@@ -46,12 +47,13 @@ mod issued;
 mod material;
 mod peers;
 mod sds;
+mod wide;
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub(crate) use accept::{Secured, Verdict, accept, has_ended, reason, settled};
+pub(crate) use accept::{Judged, Secured, Verdict, accept, has_ended, reason, settled};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 #[cfg(feature = "vault")]
@@ -59,6 +61,7 @@ pub(crate) use issued::watch as watch_issued;
 #[cfg(feature = "vault")]
 pub(crate) use material::read;
 pub(crate) use material::{Facts, Refused};
+pub(crate) use wide::Wide;
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.
 pub fn provider() -> Arc<CryptoProvider> {

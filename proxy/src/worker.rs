@@ -17,10 +17,14 @@ use crate::pool::Pool;
 use crate::serve::serve;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Metrics, Peer, RequestIds};
-use crate::tls;
+use crate::tls::{self, Judged};
 
 /// How often connections are compared with their deadlines.
 const SWEEP: Duration = Duration::from_millis(250);
+
+/// How long the sweep keeps the worker from its requests at once: with new authorities every peer's chain is checked again, which for
+/// thousands of them takes a large part of a second.
+const SLICE: Duration = Duration::from_micros(250);
 
 /// After a failed accept (no descriptors left, say): not at once again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -147,24 +151,35 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         let snapshot = worker.snapshot();
+        let timeouts = &snapshot.timeouts;
         let now = Instant::now();
-        worker.connections.borrow_mut().retain(|connection| {
-            let Some(state) = connection.upgrade() else {
-                return false;
-            };
-            let timeouts = &snapshot.timeouts;
-            state.check(now, timeouts.head, timeouts.idle, timeouts.identity_age);
-            true
-        });
-        worker.upstreams.borrow_mut().retain(|connection| {
-            // Their deadlines are the exchanges' and the pool's.
-            connection.upgrade().map(|state| state.judge(now, Duration::MAX)).is_some()
-        });
+        let mut slice = now;
+        let (clients, upstreams) = (open(&worker.connections), open(&worker.upstreams));
+        let mut judged = Judged::default();
+        // The deadlines of those towards upstreams are the exchanges' and the pool's.
+        let towards = upstreams.iter().map(|state| (state, false));
+        for (state, by_stage) in clients.iter().map(|state| (state, true)).chain(towards) {
+            match by_stage {
+                true => state.check(now, timeouts, &mut judged),
+                false => state.judge(now, Duration::MAX, &mut judged),
+            }
+            if slice.elapsed() >= SLICE {
+                tokio::task::yield_now().await;
+                slice = Instant::now();
+            }
+        }
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(4) {
             worker.pool.sweep();
         }
     }
+}
+
+/// The connections that are there; what is gone is forgotten.
+fn open(connections: &RefCell<Vec<Weak<GateState>>>) -> Vec<Rc<GateState>> {
+    let mut connections = connections.borrow_mut();
+    connections.retain(|connection| connection.strong_count() > 0);
+    connections.iter().filter_map(Weak::upgrade).collect()
 }
 
 /// Waits for the order to stop, drains, cuts what is left.

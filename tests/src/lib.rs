@@ -1,4 +1,4 @@
-//! What Oilskin's tests stand on: the app run in process, an upstream that shows its raw bytes, and a client that sends
+//! What Oilskin's tests, and parts of its bench, stand on: the app run in process, an upstream that shows its raw bytes, and a client that sends
 //! exactly what it is given. Blocking sockets and threads only, so that nothing of what is tested is used to test it; the secret
 //! discovery server alone is gRPC's own, and proven by Envoy.
 
@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod hpack;
 pub mod keys;
 pub mod message;
+pub mod mounted;
 pub mod nginx;
 pub mod peers;
 pub mod process;

@@ -113,24 +113,32 @@ impl Drop for Sds {
     }
 }
 
-fn read(path: String) -> Option<DataSource> {
-    Some(DataSource { specifier: Some(Specifier::InlineBytes(std::fs::read(path).unwrap())) })
-}
-
 /// A secret of a chain and a key of an authority's, by the files' names.
 pub fn certificate(name: &str, authority: &Authority, chain: &str, key: &str) -> Secret {
-    let certificate = TlsCertificate {
-        certificate_chain: read(authority.path(&format!("{chain}.pem"))),
-        private_key: read(authority.path(&format!("{key}.key"))),
-        ..TlsCertificate::default()
-    };
-    Secret { name: name.to_owned(), r#type: Some(Type::TlsCertificate(certificate)) }
+    let read = |file: String| std::fs::read(authority.path(&file)).unwrap();
+    pair(name, read(format!("{chain}.pem")), read(format!("{key}.key")))
 }
 
 /// A secret of authorities.
 pub fn trust(name: &str, authority: &Authority) -> Secret {
-    let context = CertificateValidationContext { trusted_ca: read(authority.path("ca.pem")), ..Default::default() };
+    authorities(name, std::fs::read(authority.path("ca.pem")).unwrap())
+}
+
+/// A secret of a chain and a key, both PEM.
+pub fn pair(name: &str, chain: Vec<u8>, key: Vec<u8>) -> Secret {
+    let certificate =
+        TlsCertificate { certificate_chain: inline(chain), private_key: inline(key), ..TlsCertificate::default() };
+    Secret { name: name.to_owned(), r#type: Some(Type::TlsCertificate(certificate)) }
+}
+
+/// A secret of authorities in PEM.
+pub fn authorities(name: &str, pem: Vec<u8>) -> Secret {
+    let context = CertificateValidationContext { trusted_ca: inline(pem), ..Default::default() };
     Secret { name: name.to_owned(), r#type: Some(Type::ValidationContext(context)) }
+}
+
+fn inline(bytes: Vec<u8>) -> Option<DataSource> {
+    Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes)) })
 }
 
 async fn serve(listener: UnixListener, shared: Arc<Shared>) {

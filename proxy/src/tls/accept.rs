@@ -1,6 +1,7 @@
 //! Handshakes: with whoever connects to us, and what is remembered of peers on both sides.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,15 +13,20 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::configs::Spoken;
 use super::forwarded;
-use super::identities::{Client, Server};
+use super::identities::{Client, Generation, Server};
 use super::material::{WeakKey, not_after};
+use super::peers::Peers;
+use super::wide::Wide;
 use crate::telemetry::Handshake;
 
 /// What is remembered of a peer that was let in or spoken to, so that it can be asked again.
 pub(crate) struct Secured {
     by: By,
     generation: Cell<u64>,
+    /// The judge that has let it in.
+    judge: Cell<Option<u64>>,
     chain: Vec<CertificateDer<'static>>,
     /// What the app is told of it.
     forwarded: Option<HeaderValue>,
@@ -37,21 +43,25 @@ enum By {
 }
 
 impl By {
-    /// Whether the state in force now takes the peer, and its number, where it is another than `known` or is to be asked in any case.
-    fn asked(&self, known: u64, anyway: bool, chain: &[CertificateDer<'static>]) -> Option<(u64, bool)> {
-        let now = SystemTime::now();
+    /// The number of the state in force now, and its judge.
+    fn now(&self) -> Option<(u64, Option<Arc<Peers>>)> {
         match self {
-            Self::Listener(server) => {
-                let current = server.now().filter(|current| anyway || current.number != known)?;
-                Some((current.number, current.state.takes(chain, now)))
-            }
-            Self::Upstream(client) => {
-                let current = client.now().filter(|current| anyway || current.number != known)?;
-                Some((current.number, current.state.peers.still_trusts(chain, &client.name, now)))
-            }
+            Self::Listener(server) => server.now().map(|now| (now.number, now.state.peers.clone())),
+            Self::Upstream(client) => client.now().map(|now| (now.number, Some(Arc::clone(&now.state.peers)))),
+        }
+    }
+
+    fn takes(&self, peers: &Peers, chain: &[CertificateDer<'static>]) -> bool {
+        match self {
+            Self::Listener(_) => peers.still_takes(chain, SystemTime::now()),
+            Self::Upstream(client) => peers.still_trusts(chain, &client.name, SystemTime::now()),
         }
     }
 }
+
+/// Whom judges have taken or refused in one sweep: a client opens many connections with one certificate.
+#[derive(Default)]
+pub(crate) struct Judged<'c>(HashMap<(u64, &'c [CertificateDer<'static>]), bool>);
 
 /// What is to become of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,15 +74,22 @@ pub(crate) enum Verdict {
 }
 
 impl Secured {
-    fn new(by: By, generation: u64, connection: &CommonState) -> Self {
+    fn new(by: By, generation: u64, judge: Option<u64>, connection: &CommonState) -> Self {
         let chain: Vec<_> = connection.peer_certificates().unwrap_or_default().to_vec();
-        let expires = Cell::new(ends(&chain));
-        Self { by, generation: Cell::new(generation), chain, forwarded: None, expires, aged: Cell::new(None) }
+        Self {
+            by,
+            generation: Cell::new(generation),
+            judge: Cell::new(judge),
+            expires: Cell::new(ends(&chain)),
+            chain,
+            forwarded: None,
+            aged: Cell::new(None),
+        }
     }
 
     /// An upstream that was spoken to under this state.
-    pub(crate) fn upstream(client: &Arc<Client>, generation: u64, connection: &ClientConnection) -> Self {
-        Self::new(By::Upstream(Arc::clone(client)), generation, connection)
+    pub(crate) fn upstream(client: &Arc<Client>, state: &Generation<Spoken>, connection: &ClientConnection) -> Self {
+        Self::new(By::Upstream(Arc::clone(client)), state.number, Some(state.state.peers.number), connection)
     }
 
     /// Which side it is on, for the log.
@@ -89,10 +106,18 @@ impl Secured {
     }
 
     /// Judges anew where something has changed.
-    pub(crate) fn judge(&self, now: Instant, age: Duration) -> Verdict {
+    pub(crate) fn judge<'c>(&'c self, now: Instant, age: Duration, judged: &mut Judged<'c>) -> Verdict {
         let over = self.expires.get().is_some_and(|end| SystemTime::now() >= end);
-        if let Some((number, takes)) = self.by.asked(self.generation.get(), over, &self.chain) {
-            if !takes {
+        if let Some((number, peers)) = self.by.now()
+            && (over || number != self.generation.get())
+        {
+            let judge = peers.as_ref().map(|peers| peers.number);
+            let known = self.judge.replace(judge) == judge && !over;
+            let takes = |peers: &Arc<Peers>| {
+                known
+                    || *judged.0.entry((peers.number, &self.chain)).or_insert_with(|| self.by.takes(peers, &self.chain))
+            };
+            if !peers.as_ref().is_none_or(takes) {
                 return Verdict::Out;
             }
             if self.generation.replace(number) != number {
@@ -115,11 +140,11 @@ pub(crate) async fn accept(
     server: &Arc<Server>,
     tcp: TcpStream,
     deadline: Duration,
-) -> Result<(Box<TlsStream<TcpStream>>, Secured, Handshake), Handshake> {
+) -> Result<(Box<TlsStream<Wide>>, Secured, Handshake), Handshake> {
     let failed = |outcome| Handshake { outcome, ..Handshake::default() };
     let Some(current) = server.now() else { return Err(failed("not_ready")) };
     let acceptor = TlsAcceptor::from(Arc::clone(&current.state.config));
-    let stream = match tokio::time::timeout(deadline, acceptor.accept(tcp)).await {
+    let stream = match tokio::time::timeout(deadline, acceptor.accept(Wide::new(tcp))).await {
         Err(_) => return Err(failed("timeout")),
         Ok(Err(error)) => return Err(failed(reason(&error))),
         Ok(Ok(stream)) => stream,
@@ -131,7 +156,8 @@ pub(crate) async fn accept(
     {
         return Err(Handshake { outcome: "expired", ..done });
     }
-    let mut secured = Secured::new(By::Listener(Arc::clone(server)), current.number, connection);
+    let judge = current.state.peers.as_ref().map(|peers| peers.number);
+    let mut secured = Secured::new(By::Listener(Arc::clone(server)), current.number, judge, connection);
     secured.forwarded = match secured.chain.first() {
         Some(leaf) if server.forwards() => forwarded::value(leaf, current.state.own.as_ref()),
         _ => None,

@@ -57,7 +57,7 @@ pub(crate) struct Spoken {
     pub(crate) peers: Arc<Peers>,
 }
 
-/// A listener's, tried in memory.
+/// A listener's, tried in memory. `judge` is the one of before, if authorities and lists are still the same.
 ///
 /// # Errors
 /// Why its materials cannot serve.
@@ -65,6 +65,7 @@ pub(crate) fn server(
     settings: &ListenerTls,
     materials: &[Arc<Material>],
     provider: &Arc<CryptoProvider>,
+    judge: Option<Arc<Peers>>,
 ) -> Result<Served, Refused> {
     let keys: Vec<Arc<CertifiedKey>> = materials
         .iter()
@@ -80,6 +81,7 @@ pub(crate) fn server(
         (_, Some(first)) if first.trust.is_none() => {
             return Err(Refused::new("authority", "there are no authorities to check clients' certificates against"));
         }
+        (_, Some(_)) if judge.is_some() => judge,
         (auth, Some(first)) => {
             let optional = auth == ClientAuth::Optional;
             Some(Arc::new(Peers::new(provider, first, &[], &settings.allow, optional)?))

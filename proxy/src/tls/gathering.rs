@@ -56,7 +56,7 @@ impl<'m> Gathering<'m> {
         let sources = settings.identities.iter().map(|source| self.source(source)).collect::<Result<Vec<_>, _>>()?;
         let server = Server { settings: settings.clone(), sources, now: ArcSwapOption::empty() };
         if let Some(materials) = self.identities.materials(&server.sources, None) {
-            let served = configs::server(settings, &materials, &self.identities.provider)?;
+            let served = configs::server(settings, &materials, &self.identities.provider, None)?;
             server.now.store(Some(Arc::new(Generation::new(served))));
         }
         let server = Arc::new(server);

@@ -14,6 +14,7 @@ use rustls::pki_types::{ServerName, TrustAnchor};
 use super::configs::{self, Served, Spoken};
 use super::files::{self, Marks};
 use super::material::{Certificate, Facts, Material, Refused};
+use super::peers::Peers;
 use super::sds;
 use crate::telemetry::{CertificateGauge, Metrics};
 use crate::vault::Vault;
@@ -188,6 +189,13 @@ impl Identities {
         sources.iter().map(one).collect()
     }
 
+    /// A listener's judge, if authorities and lists are as they were: nobody need be judged again because a certificate of ours changed.
+    fn judge(&self, server: &Server, materials: &[Arc<Material>]) -> Option<Arc<Peers>> {
+        let before = self.materials(&server.sources, None)?;
+        let same = before.first()?.judges_as(materials.first()?);
+        server.now().filter(|_| same)?.state.peers.clone()
+    }
+
     /// New material of a source: every user's next state is made and tried, and only then are all of them stored.
     ///
     /// # Errors
@@ -208,8 +216,9 @@ impl Identities {
             match user {
                 User::Server(server) if server.sources.contains(&at) => {
                     let Some(materials) = self.materials(&server.sources, Some((at, &material))) else { continue };
-                    prepared
-                        .push(Prepared::Server(server, configs::server(&server.settings, &materials, &self.provider)?));
+                    let judge = self.judge(server, &materials);
+                    let next = configs::server(&server.settings, &materials, &self.provider, judge)?;
+                    prepared.push(Prepared::Server(server, next));
                 }
                 User::Client(client) if client.source == at => {
                     let next =

@@ -35,8 +35,13 @@ impl Material {
     /// Whether both are the same. A chain has one key, so equal chains are enough.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let chain = |material: &Self| material.certificate.as_ref().map(|one| one.key.cert.clone());
+        chain(self) == chain(other) && self.judges_as(other)
+    }
+
+    /// Whether peers are judged alike by both.
+    pub(crate) fn judges_as(&self, other: &Self) -> bool {
         let anchors = |material: &Self| material.trust.as_ref().map(|trust| trust.anchors.clone());
-        chain(self) == chain(other) && anchors(self) == anchors(other) && self.crls == other.crls
+        anchors(self) == anchors(other) && self.crls == other.crls
     }
 }
 

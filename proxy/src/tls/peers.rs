@@ -1,6 +1,7 @@
 //! Who the other side is: the chain to an authority, revocation, and the names that are meant.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use oilskin_config::PeerPattern;
@@ -17,8 +18,13 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::material::{MAX_CHAIN, Material, Refused, or_weak};
 
-/// Judges peers' certificates. One is made for each state of a source, and never changes.
+/// Names each judge.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// Judges peers' certificates. One is made for each state of authorities and lists, and never changes.
 pub(crate) struct Peers {
+    /// Whom one judge has let in, the same one need not be asked about again.
+    pub(super) number: u64,
     provider: Arc<CryptoProvider>,
     anchors: Vec<TrustAnchor<'static>>,
     crls: Vec<CertRevocationList<'static>>,
@@ -62,7 +68,8 @@ impl Peers {
             })
             .collect::<Result<_, _>>()?;
         let hints = anchors.iter().map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref())).collect();
-        Ok(Self { provider: Arc::clone(provider), anchors, crls, allow: allow.to_vec(), optional, hints })
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { number, provider: Arc::clone(provider), anchors, crls, allow: allow.to_vec(), optional, hints })
     }
 
     /// Whether the chain leads to an authority, now, is not revoked, and carries a name that is allowed.

@@ -274,6 +274,10 @@ fn whom_pushed_trust_refuses_is_out_at_once() {
     until_ready(&process);
     let mut old = Open::new(&process, &bench.authority, &[]);
     assert!(old.asks());
+    // Of another certificate alone nobody is judged anew; what comes after it still is.
+    server.put(vec![bench.pair("second")]);
+    tools::until("the second certificate", || (served(process.address()) == "second").then_some(()));
+    assert!(old.asks());
     server.put(vec![trust("ROOTCA", &other)]);
     tools::until("the old client's end", || (!old.asks()).then_some(()));
     assert!(!Open::new(&process, &bench.authority, &[]).asks());

@@ -2,11 +2,12 @@
 
 use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::keys::Keys;
+use oilskin_tests::mounted::Mounted;
 use oilskin_tests::process::Process;
 use oilskin_tests::secured::Open;
 use oilskin_tests::tools;
 
-use super::swaps::{CLIENT, Mounted, empty_answers, pair};
+use super::swaps::{CLIENT, empty_answers, pair};
 
 fn resumed(process: &Process, version: &str) -> u64 {
     let page = process.metrics_page();

@@ -1,49 +1,16 @@
 //! Certificates, authorities and revocation lists that change while traffic flows.
 
 use std::io::Write;
-use std::path::Path;
 
 use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::keys::Keys;
+use oilskin_tests::mounted::Mounted;
 use oilskin_tests::process::Process;
 use oilskin_tests::secured::{Open, served};
 use oilskin_tests::{Client, Nginx, Upstream, client, tools};
 
 pub(super) const CLIENT: Wish<'_> =
     Wish { names: "URI:spiffe://mesh.test/ns/shop/sa/web", usage: "clientAuth", days: 30, key: "ec:P-256" };
-
-/// A folder as kubelet makes it: names that lead through `..data` to a folder of this version.
-pub(super) struct Mounted {
-    folder: tempfile::TempDir,
-    version: std::cell::Cell<u32>,
-}
-
-impl Mounted {
-    pub(super) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), version: std::cell::Cell::new(0) }
-    }
-
-    pub(super) fn path(&self, file: &str) -> String {
-        self.folder.path().join(file).display().to_string()
-    }
-
-    /// Another version of all files, live with one rename.
-    pub(super) fn put(&self, files: &[(&str, String)]) {
-        let version = self.version.replace(self.version.get() + 1);
-        let folder = self.folder.path().join(format!("..{version}"));
-        std::fs::create_dir(&folder).unwrap();
-        for (name, from) in files {
-            std::fs::copy(from, folder.join(name)).unwrap();
-            let shown = self.folder.path().join(name);
-            if !shown.exists() && std::fs::symlink_metadata(&shown).is_err() {
-                std::os::unix::fs::symlink(Path::new("..data").join(name), shown).unwrap();
-            }
-        }
-        let next = self.folder.path().join("..data_tmp");
-        std::os::unix::fs::symlink(format!("..{version}"), &next).unwrap();
-        std::fs::rename(next, self.folder.path().join("..data")).unwrap();
-    }
-}
 
 pub(super) fn pair(authority: &Authority, name: &str) -> Vec<(&'static str, String)> {
     vec![("tls.crt", authority.path(&format!("{name}.pem"))), ("tls.key", authority.path(&format!("{name}.key")))]
