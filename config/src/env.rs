@@ -1,18 +1,23 @@
 //! The environment: which variables are ours, which are unknown, and the document they name or are.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 use crate::problem::{Place, Problem, did_you_mean};
 use crate::table::{ENV_ONLY, ROWS, is_service_link};
 use crate::yaml::{self, Data, Node};
 use crate::{ReadFile, Vars};
 
-/// Our variables that are set to something.
+/// The variable by which every SPIFFE workload finds its agent. Not ours, so what is wrong with it counts only where it is asked for.
+pub(crate) const SPIFFE_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+/// Our variables that are set to something, and [`SPIFFE_SOCKET`].
 pub(crate) type Settings = BTreeMap<String, String>;
 
 /// Picks ours out; unset, empty, malformed and non-Unicode are four cases.
 pub(crate) fn settings(vars: &Vars, problems: &mut Vec<Problem>) -> Settings {
-    let mut ours = Settings::new();
+    let socket = vars.get(OsStr::new(SPIFFE_SOCKET)).and_then(|socket| socket.to_str()).filter(|text| !text.is_empty());
+    let mut ours: Settings = socket.map(|socket| (SPIFFE_SOCKET.to_owned(), socket.to_owned())).into_iter().collect();
     for (name, value) in vars {
         let Some(name) = name.to_str().filter(|name| name.starts_with("OILSKIN")) else { continue };
         if is_service_link(name) {

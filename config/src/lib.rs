@@ -18,8 +18,8 @@ use std::ffi::OsString;
 pub use model::*;
 pub use problem::{Place, Problem};
 pub use selector::{Segment, Selector, SelectorError, Step};
-pub use source::{Files, Sds, Source};
-pub use tls::{ClientAuth, ListenerTls, PeerPattern, UpstreamTls};
+pub use source::{Dev, DevName, Files, Sds, Source, Spiffe};
+pub use tls::{ClientAuth, ListenerTls, PeerPattern, UpstreamTls, trust_domain};
 
 /// Environment variables by name.
 pub type Vars = BTreeMap<OsString, OsString>;
@@ -52,7 +52,7 @@ pub fn parse_keys(vars: &Vars, read: ReadFile<'_>) -> Result<KeySettings, Vec<Pr
     let mut problems = Vec::new();
     let vars = env::settings(vars, &mut problems);
     let tree = env::document(&vars, read, &mut problems);
-    let settings = tree.and_then(|tree| build::key_settings(&tree, &mut problems));
+    let settings = tree.and_then(|tree| build::key_settings(&tree, &vars, &mut problems));
     problems.sort();
     problems.dedup();
     match settings {

@@ -124,7 +124,7 @@ impl App {
         connections(config)?;
         let metrics = Metrics::new();
         let keyrings = Keyrings::open(config, &metrics)?;
-        let mut identities = Gathering::new(&metrics);
+        let mut identities = Gathering::looking(&metrics);
         Snapshot::build(config, &keyrings, &metrics, &mut identities)?;
         servers_of(config, &mut identities)?;
         let warning = |name: String| {

@@ -1,6 +1,6 @@
 //! TLS: identities from their sources, swapped while traffic flows; who the peers are; the hybrid key exchange.
 //!
-//! `material` is what a source gives, `files` and `sds` are sources, `configs` what rustls is set up with, `peers` the judge of
+//! `material` is what a source gives, `files`, `sds`, `spiffe` and `dev` are sources (`sessions`: those that push), `configs` what rustls is set up with, `peers` the judge of
 //! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands.
 
 /// What every judge of certificates does alike: the provider checks the signatures of handshakes.
@@ -34,6 +34,7 @@ macro_rules! signatures_by_provider {
 
 mod accept;
 mod configs;
+mod dev;
 mod files;
 mod forwarded;
 mod gathering;
@@ -42,6 +43,9 @@ mod identities;
 mod material;
 mod peers;
 mod sds;
+mod sessions;
+#[cfg(feature = "spiffe")]
+mod spiffe;
 
 use std::sync::Arc;
 

@@ -13,9 +13,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{ServerName, TrustAnchor};
 
 use super::configs::{self, Served};
+use super::dev;
 use super::files::{self, Marks};
 use super::material::{Facts, Material, Refused};
 use super::sds;
+#[cfg(feature = "spiffe")]
+use super::spiffe;
 use crate::telemetry::{CertificateGauge, Metrics};
 
 /// Names each state of ours that connections are made under, over all sources: a newer one is larger.
@@ -282,6 +285,13 @@ impl Identities {
                 Source::Sds(sds) => {
                     tasks.spawn(sds::watch(Arc::clone(&self), at, sds.clone()));
                 }
+                #[cfg(feature = "spiffe")]
+                Source::Spiffe(spiffe) => {
+                    tasks.spawn(spiffe::watch(Arc::clone(&self), at, spiffe.clone()));
+                }
+                Source::Dev(dev) => {
+                    tasks.spawn(dev::watch(Arc::clone(&self), at, dev.clone()));
+                }
                 _ => {}
             }
         }
@@ -301,6 +311,11 @@ fn shown(source: &Source) -> String {
             let names: Vec<&str> = [&sds.certificate, &sds.trust].into_iter().flatten().map(String::as_str).collect();
             return format!("sds:unix:{} ({})", sds.socket.display(), names.join(", "));
         }
+        Source::Spiffe(spiffe) => {
+            let hint = spiffe.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            return format!("spiffe:unix:{}{hint}", spiffe.socket.display());
+        }
+        Source::Dev(dev) => return format!("dev:{}", dev.dir.display()),
         _ => return "other".to_owned(),
     };
     let mut text = String::new();

@@ -1,5 +1,6 @@
 //! What a source gives: a chain with its key, authorities, revocation lists. Checked as far as it can be by itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -33,8 +34,7 @@ impl Material {
     /// Whether both are the same. A chain has one key, so equal chains are enough.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let chain = |material: &Self| material.certificate.as_ref().map(|one| one.key.cert.clone());
-        let anchors = |material: &Self| material.trust.as_ref().map(|trust| trust.anchors.clone());
-        chain(self) == chain(other) && anchors(self) == anchors(other) && self.crls == other.crls
+        chain(self) == chain(other) && self.trust == other.trust && self.crls == other.crls
     }
 }
 
@@ -46,9 +46,12 @@ pub(crate) struct Certificate {
 }
 
 /// Authorities.
-#[derive(Clone, Default)]
-pub(crate) struct Trust {
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+#[derive(Clone, PartialEq)]
+pub(crate) enum Trust {
+    /// Each vouches for whatever name its certificates carry.
+    Any(Vec<TrustAnchor<'static>>),
+    /// Each vouches for the SPIFFE IDs of its own trust domain alone; who has none is vouched for by nobody.
+    ByDomain(BTreeMap<String, Vec<TrustAnchor<'static>>>),
 }
 
 /// What a certificate says of itself, for people.
@@ -203,16 +206,23 @@ impl Trust {
     pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, Refused> {
         let mut anchors = Vec::new();
         for certificate in certificates(pem)? {
-            let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
-                Refused::new("authority", format!("an authority's certificate cannot be used: {error}"))
-            })?;
-            anchors.push(anchor.to_owned());
+            anchors.push(anchor(&certificate)?);
         }
         match anchors.is_empty() {
             true => Err(Refused::new("authority", "there is no certificate (PEM) of an authority")),
-            false => Ok(Self { anchors }),
+            false => Ok(Self::Any(anchors)),
         }
     }
+}
+
+/// What peers' chains may lead to.
+///
+/// # Errors
+/// `authority`.
+pub(crate) fn anchor(certificate: &CertificateDer<'_>) -> Result<TrustAnchor<'static>, Refused> {
+    let anchor = webpki::anchor_from_trusted_cert(certificate)
+        .map_err(|error| Refused::new("authority", format!("an authority's certificate cannot be used: {error}")))?;
+    Ok(anchor.to_owned())
 }
 
 /// The certificates of a text.

@@ -5,9 +5,7 @@ mod secrets;
 mod wire;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::ExponentialBackoff;
 use http::Uri;
 use oilskin_config::Sds;
 use oilskin_proto::envoy::config::core::v3::{Node, node::UserAgentVersionType};
@@ -15,46 +13,28 @@ use oilskin_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryRe
 use oilskin_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use oilskin_proto::google::rpc::Status;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
 use super::identities::Identities;
 use super::material::{MAX_FILE, Material, Refused};
-use crate::backoff;
-
-/// Connecting, and handing over a request.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Longest wait before another connection.
-const LONGEST: Duration = Duration::from_secs(30);
-
-/// Longest one while nothing is held: the agent may be starting beside us, and everyone waits.
-const EAGER: Duration = Duration::from_secs(4);
-
-/// What is kept of a message that the service sends, in characters.
-const MAX_MESSAGE: usize = 200;
+use super::sessions::{DEADLINE, Sessions, shortened};
 
 /// Keeps the source's secrets fresh until the process ends.
 pub(super) async fn watch(identities: Arc<Identities>, at: usize, sds: Sds) {
-    let mut watch = Watch { identities, at, sds, held: Material::default(), waits: None };
+    let mut watch = Watch { sessions: Sessions::new(identities, at), sds, held: Material::default() };
     loop {
         let ended = watch.session().await;
-        watch.identities.lost(at, &ended);
-        let longest = if watch.identities.holds(at) { LONGEST } else { EAGER };
-        let wait = watch.waits.get_or_insert_with(|| backoff::waits(longest)).next();
-        sleep(wait.unwrap_or(longest)).await;
+        watch.sessions.ended(&ended).await;
     }
 }
 
 struct Watch {
-    identities: Arc<Identities>,
-    at: usize,
+    sessions: Sessions,
     sds: Sds,
     /// The last good secrets, perhaps not all yet.
     held: Material,
-    /// Before the next sessions; none after one in which something was taken.
-    waits: Option<ExponentialBackoff>,
 }
 
 impl Watch {
@@ -63,8 +43,7 @@ impl Watch {
     }
 
     fn failed(&self, status: &tonic::Status) -> Refused {
-        let message: String = status.message().chars().take(MAX_MESSAGE).collect();
-        self.gone(&format!("{:?}: {message}", status.code()))
+        self.gone(&format!("{:?}: {}", status.code(), shortened(status.message())))
     }
 
     /// Connects and takes what comes; returns why that ended.
@@ -103,7 +82,7 @@ impl Watch {
             let refused = self.take(answer).await.err();
             match &refused {
                 None => version = next,
-                Some(refused) => self.identities.refuse(self.at, refused),
+                Some(refused) => self.sessions.identities.refuse(self.sessions.at, refused),
             }
             if ask.send_timeout(self.request(&version, &nonce, refused), DEADLINE).await.is_err() {
                 return self.gone("it takes no more requests");
@@ -113,12 +92,13 @@ impl Watch {
 
     /// Secrets are pushed one by one; the state offered is what was held with them in it.
     async fn take(&mut self, answer: DiscoveryResponse) -> Result<(), Refused> {
-        let (sds, held, provider) = (self.sds.clone(), self.held.clone(), Arc::clone(self.identities.provider()));
+        let identities = Arc::clone(&self.sessions.identities);
+        let (sds, held, provider) = (self.sds.clone(), self.held.clone(), Arc::clone(identities.provider()));
         // It may name files, and a file system may hang.
         let read = tokio::task::spawn_blocking(move || secrets::with(held, &sds, &answer, &provider)).await;
         let next = read.unwrap_or_else(|_| Err(Refused::new("source", "reading the secrets failed")))?;
         if secrets::whole(&next, &self.sds) {
-            let offered = self.identities.offer(self.at, next.clone());
+            let offered = identities.offer(self.sessions.at, next.clone());
             if offered.is_err() && secrets::whole(&self.held, &self.sds) {
                 return offered;
             }
@@ -127,7 +107,7 @@ impl Watch {
         } else {
             self.held = next;
         }
-        self.waits = None;
+        self.sessions.took();
         Ok(())
     }
 
