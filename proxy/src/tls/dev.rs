@@ -107,3 +107,44 @@ fn renewed(held: Option<&Material>, dev: &Dev, provider: &CryptoProvider) -> Res
     }
     load(dev, provider).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use oilskin_config::Dev;
+
+    use super::{DAY, OURS, load, renewed};
+    use crate::tls::material::Material;
+
+    fn issuer(material: &Material) -> &str {
+        &material.certificate.as_ref().unwrap().facts.issuer
+    }
+
+    #[test]
+    fn ours_is_made_anew_at_two_thirds_of_its_life_and_when_another_process_has_another_authority() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dev, provider) =
+            (Dev { dir: folder.path().join("ca"), names: Vec::new(), trust: true }, crate::tls::provider());
+        let made = load(&dev, &provider).unwrap();
+        let with_left = |left: Duration| {
+            let mut material = made.clone();
+            material.certificate.as_mut().unwrap().facts.not_after = SystemTime::now() + left;
+            renewed(Some(&material), &dev, &provider).unwrap()
+        };
+        assert!(renewed(Some(&made), &dev, &provider).unwrap().is_none());
+        assert!(with_left(OURS / 3 + DAY / 10).is_none());
+        let next = with_left(OURS / 3 - DAY / 10).unwrap();
+        assert!(!next.is(&made) && issuer(&next) == issuer(&made));
+
+        std::fs::remove_dir_all(&dev.dir).unwrap();
+        assert!(renewed(Some(&made), &dev, &provider).unwrap().is_none(), "it serves on");
+        assert!(!dev.dir.exists());
+        let other = load(&dev, &provider).unwrap();
+        let next = renewed(Some(&made), &dev, &provider).unwrap().unwrap();
+        assert!(issuer(&next) == issuer(&other) && issuer(&next) != issuer(&made));
+
+        std::fs::write(dev.dir.join("authority.pem"), "half").unwrap();
+        assert_eq!(renewed(Some(&next), &dev, &provider).err().unwrap().reason, "authority");
+    }
+}

@@ -147,3 +147,20 @@ fn load(files: &Files, provider: &CryptoProvider) -> Result<Material, Refused> {
     }
     Ok(material)
 }
+
+#[cfg(all(test, not(feature = "spiffe")))]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::Gathering;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn a_source_that_was_not_built_in_is_told() {
+        let vars = [("OILSKIN_UPSTREAM", "http://127.0.0.1:1"), ("OILSKIN_TLS_SOURCE", "spiffe:unix:/x")];
+        let vars = vars.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let config = oilskin_config::parse(&vars.into(), &|_| Err(String::new())).unwrap();
+        let refused = Gathering::new(&Metrics::new()).server(config.listeners[0].tls.as_ref().unwrap()).err().unwrap();
+        assert!(refused.text.contains("built without the feature `spiffe`"), "{refused}");
+    }
+}

@@ -10,6 +10,7 @@ use oilskin_tests::{Proxy, Upstream, tools};
 use tempfile::TempDir;
 
 struct Bench {
+    keys: Keys,
     upstream: Upstream,
     folder: TempDir,
 }
@@ -17,7 +18,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let upstream = Upstream::scripted(|_, stream| oilskin_tests::upstream::respond(stream, "200 OK", &[], b""));
-        Self { upstream, folder: tempfile::tempdir().unwrap() }
+        Self { keys: Keys::new(), upstream, folder: tempfile::tempdir().unwrap() }
     }
 
     /// Two folders deep: both are made.
@@ -35,12 +36,12 @@ impl Bench {
 
     fn start(&self, more: &str) -> Process {
         let source = self.source(more);
-        Process::start(&Keys::new(), &[("OILSKIN_UPSTREAM", &self.upstream.url()), ("OILSKIN_TLS_SOURCE", &source)])
+        Process::start(&self.keys, &[("OILSKIN_UPSTREAM", &self.upstream.url()), ("OILSKIN_TLS_SOURCE", &source)])
     }
 
     /// What a start, or `check`, says that does not come to serve.
     fn refused(&self, word: Option<&str>) -> String {
-        let mut command = process::command(&Keys::new());
+        let mut command = process::command(&self.keys);
         let source = self.source("");
         command.args(word).env("OILSKIN_UPSTREAM", self.upstream.url()).env("OILSKIN_TLS_SOURCE", source);
         let output = command.env("OILSKIN_LISTEN", "127.0.0.1:0").output().unwrap();
@@ -131,7 +132,7 @@ fn nobody_needs_a_certificate_where_no_authorities_are_wanted() {
 #[test]
 fn a_look_at_the_configuration_makes_nothing() {
     let bench = Bench::new();
-    let mut command = process::command(&Keys::new());
+    let mut command = process::command(&bench.keys);
     command.arg("check").env("OILSKIN_UPSTREAM", bench.upstream.url()).env("OILSKIN_TLS_SOURCE", bench.source(""));
     let said = tools::run(&mut command);
     assert!(said.contains("CERTIFICATES FOR DEVELOPMENT ONLY"), "{said}");
@@ -207,7 +208,7 @@ fn a_file_that_a_kill_left_half_written_under_its_other_name_is_written_over() {
 fn two_of_ours_speak_by_it_and_know_each_other_by_spiffe_ids() {
     let bench = Bench::new();
     let process = Process::start(
-        &Keys::new(),
+        &bench.keys,
         &[
             ("OILSKIN_UPSTREAM", &bench.upstream.url()),
             ("OILSKIN_TLS_SOURCE", &bench.source("&names=localhost,spiffe://dev.test/store")),
