@@ -141,6 +141,11 @@ impl App {
         self.listeners.get(listener).and_then(Bound::address)
     }
 
+    /// Whether the listener of that index speaks TLS.
+    pub(crate) fn speaks_tls(&self, listener: usize) -> bool {
+        self.tls.get(listener).is_some_and(Option::is_some)
+    }
+
     /// Every listener's name and where it really listens: an address with its port, or a path.
     pub(crate) fn listening(&self) -> Vec<(String, String)> {
         let bound = self.listeners.iter().map(ToString::to_string);
