@@ -48,6 +48,12 @@ impl Agent {
         self.shared.state.send_replace(Some(X509svidResponse { svids, crl: Vec::new(), federated_bundles }));
     }
 
+    /// Issues these, and says that this domain has no authorities.
+    pub fn put_without_bundle(&self, domain: &str, svids: Vec<X509svid>) {
+        let federated_bundles = [(format!("spiffe://{domain}"), Vec::new())].into();
+        self.shared.state.send_replace(Some(X509svidResponse { svids, crl: Vec::new(), federated_bundles }));
+    }
+
     /// Issues nothing any more.
     pub fn deny(&self) {
         self.shared.state.send_replace(None);

@@ -51,6 +51,7 @@ pub(crate) enum Trust {
     /// Each vouches for whatever name its certificates carry.
     Any(Vec<TrustAnchor<'static>>),
     /// Each vouches for the SPIFFE IDs of its own trust domain alone; who has none is vouched for by nobody.
+    #[cfg_attr(not(feature = "spiffe"), expect(dead_code, reason = "only that source gives it"))]
     ByDomain(BTreeMap<String, Vec<TrustAnchor<'static>>>),
 }
 

@@ -274,6 +274,45 @@ fn an_upstream_is_spoken_to_with_what_is_issued_and_judged_by_its_domain() {
 }
 
 #[test]
+fn the_system_s_authorities_vouch_for_upstreams_without_an_id_alone() {
+    let (bench, system) = (Bench::new(), Authority::new());
+    system.issue("named", &Wish::default());
+    system.issue("posing", &Wish { names: "URI:spiffe://own.test/first,DNS:localhost", ..Wish::default() });
+    let agent = bench.agent();
+    agent.put(vec![bench.one("client")], &[]);
+    for (authority, name, taken) in [(&system, "named", true), (&system, "posing", false), (&bench.own, "first", true)]
+    {
+        let file = |end: &str| authority.path(&format!("{name}.{end}"));
+        let nginx = Nginx::tls_store("", &file("pem"), &file("key"));
+        let yaml = format!(
+            "listeners: [{{name: out, bind: 127.0.0.1:0}}]\n\
+             upstreams: {{up: {{url: \"https://localhost:{}\", tls: {{source: \"{}\", roots: system}}}}}}\n\
+             routes: [{{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up}}]\n",
+            nginx.address().port(),
+            bench.source("")
+        );
+        let vars = [("OILSKIN_CONFIG_YAML", yaml.as_str()), ("SSL_CERT_FILE", &system.path("ca.pem"))];
+        let process = Process::start(&Keys::new(), &vars);
+        until_ready(&process);
+        let status = client::json(process.address(), "PUT", "/x", "{}").status();
+        assert_eq!(status < 300, taken, "{name}: {status}");
+    }
+}
+
+#[test]
+fn authorities_that_are_all_gone_let_nobody_in() {
+    let bench = Bench::new();
+    let agent = bench.agent();
+    agent.put(vec![bench.one("first")], &[]);
+    let process = bench.start("");
+    until_ready(&process);
+    agent.put_without_bundle("own.test", vec![bench.one("first")]);
+    tools::until("the change", || process.metrics_page().contains("result=\"ok\"} 2").then_some(()));
+    assert!(!bench.lets_in(&process, &bench.own, "client"));
+    assert!(!bench.curl(process.address().port(), None).status.success());
+}
+
+#[test]
 fn the_socket_may_be_named_by_the_environment() {
     let bench = Bench::new();
     let agent = bench.agent();
