@@ -34,6 +34,7 @@ test: deps ## all tests; installs what they need
 check: deps ## format, lints, docs, dependencies, file sizes, generated files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy -p oilskin --no-default-features --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	@.ci/deny $(TOOLS)
 	@.ci/file-sizes

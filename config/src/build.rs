@@ -23,6 +23,7 @@ use crate::{Config, KeySettings, Limits, Log, LogFormat, Source, Timeouts};
 /// Notes problems while a tree is read.
 pub(crate) struct Reader<'a> {
     pub(crate) problems: &'a mut Vec<Problem>,
+    pub(crate) vars: &'a Settings,
 }
 
 impl Reader<'_> {
@@ -141,7 +142,7 @@ pub(crate) fn one_of<T: Copy>(words: &[(&str, T)], text: &str) -> Read<T> {
 
 /// Reads a whole configuration.
 pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -> Option<Config> {
-    let mut reader = Reader { problems };
+    let mut reader = Reader { problems, vars };
     let r = &mut reader;
     if matches!(tree.data, Data::Empty) {
         r.problem(&tree.place, "", "the document is empty");
@@ -192,6 +193,9 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     if protected && keys.is_none() && tree.get("keys").is_none() {
         r.problem(&Place::Nowhere, "keys", "fields are protected but no keys are configured: set OILSKIN_ROOT_KEY and OILSKIN_KEY_STORE (`oilskin keys init` makes both), or run `oilskin dev`");
     }
+    if tls::are_for_development(&traffic) {
+        warnings.push(DEVELOPMENT.to_owned());
+    }
     if !protected {
         warnings.push("nothing is encrypted: no route has fields".to_owned());
     }
@@ -212,8 +216,8 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
 }
 
 /// Reads the settings of keys alone.
-pub(crate) fn key_settings(tree: &Node, problems: &mut Vec<Problem>) -> Option<KeySettings> {
-    let mut reader = Reader { problems };
+pub(crate) fn key_settings(tree: &Node, vars: &Settings, problems: &mut Vec<Problem>) -> Option<KeySettings> {
+    let mut reader = Reader { problems, vars };
     let r = &mut reader;
     let Some(keys) = keys::keys(r, tree) else {
         if tree.get("keys").is_none() {
@@ -225,6 +229,9 @@ pub(crate) fn key_settings(tree: &Node, problems: &mut Vec<Problem>) -> Option<K
     let unsafe_unlocked_keys = r.setting(tree, "", "unsafe_unlocked_keys", value::boolean).unwrap_or(false);
     Some(KeySettings { keys, slab, unsafe_unlocked_keys })
 }
+
+const DEVELOPMENT: &str = "CERTIFICATES FOR DEVELOPMENT ONLY: a source is dev:, an authority whose private key lies unprotected in a \
+                           folder of this machine, and whoever reads that is everyone";
 
 const NO_KEYS: &str =
     "no keys are configured: set OILSKIN_ROOT_KEY (file:/path/root.key) and OILSKIN_KEY_STORE (file:/path/keys)";

@@ -7,11 +7,14 @@ use crate::table::{ENV_ONLY, ROWS, is_service_link};
 use crate::yaml::{self, Data, Node};
 use crate::{ReadFile, Vars};
 
-/// Our variables that are set to something.
+/// The variable by which every SPIFFE workload finds its agent. Not ours, so what is wrong with it counts only where it is asked for.
+pub(crate) const SPIFFE_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+/// Our variables that are set to something, and those of [`ECOSYSTEM`].
 pub(crate) type Settings = BTreeMap<String, String>;
 
-/// How names begin that the ecosystem has given: all of Vault's clients know these.
-const ECOSYSTEM: &str = "VAULT_";
+/// How names begin that the ecosystem has given: all of Vault's clients know its own.
+const ECOSYSTEM: [&str; 2] = ["VAULT_", SPIFFE_SOCKET];
 
 /// Picks ours out; unset, empty, malformed and non-Unicode are four cases.
 pub(crate) fn settings(vars: &Vars, problems: &mut Vec<Problem>) -> Settings {
@@ -19,7 +22,7 @@ pub(crate) fn settings(vars: &Vars, problems: &mut Vec<Problem>) -> Settings {
     for (name, value) in vars {
         let Some(name) = name.to_str() else { continue };
         let own = name.starts_with("OILSKIN");
-        if is_service_link(name) || !(own || name.starts_with(ECOSYSTEM)) {
+        if is_service_link(name) || !(own || ECOSYSTEM.iter().any(|known| name.starts_with(known))) {
             continue;
         }
         let known = || ENV_ONLY.iter().chain(ROWS).map(|row| row.env).filter(|name| !name.is_empty());

@@ -19,8 +19,8 @@ use std::ffi::OsString;
 pub use model::*;
 pub use problem::{Place, Problem};
 pub use selector::{Segment, Selector, SelectorError, Step};
-pub use source::{Files, Sds, Source, VaultPki};
-pub use tls::{ClientAuth, ListenerTls, PeerPattern, UpstreamTls};
+pub use source::{Dev, DevName, Files, Sds, Source, Spiffe, VaultPki};
+pub use tls::{ClientAuth, ListenerTls, PeerPattern, UpstreamTls, trust_domain};
 pub use vault::{Secret, Secreted, Vault, VaultAddress, VaultLogin};
 
 /// Environment variables by name.
@@ -54,7 +54,7 @@ pub fn parse_keys(vars: &Vars, read: ReadFile<'_>) -> Result<KeySettings, Vec<Pr
     let mut problems = Vec::new();
     let vars = env::settings(vars, &mut problems);
     let tree = env::document(&vars, read, &mut problems);
-    let settings = tree.and_then(|tree| build::key_settings(&tree, &mut problems));
+    let settings = tree.and_then(|tree| build::key_settings(&tree, &vars, &mut problems));
     problems.sort();
     problems.dedup();
     match settings {

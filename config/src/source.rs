@@ -1,12 +1,20 @@
 //! Where certificates come from.
 
+mod dev;
+mod sds;
+mod spiffe;
 mod vault;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use dev::{Dev, DevName};
+pub use sds::Sds;
+pub use spiffe::Spiffe;
 pub use vault::VaultPki;
 
-use crate::value::{self, Read};
+use crate::env::Settings;
+use crate::value::Read;
 
 /// Where certificates, keys, trust bundles and revocation lists come from. Equal sources are one, and are read once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +26,10 @@ pub enum Source {
     Sds(Sds),
     /// Certificates that Vault's or OpenBao's PKI issues.
     Vault(VaultPki),
+    /// A SPIFFE Workload API over a Unix socket.
+    Spiffe(Spiffe),
+    /// An authority for development, made on first use.
+    Dev(Dev),
 }
 
 /// PEM files; those that are there make one state together.
@@ -31,24 +43,13 @@ pub struct Files {
     pub crl: Option<PathBuf>,
 }
 
-/// Two secrets of a secret discovery service; at least one is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sds {
-    /// The service's socket.
-    pub socket: PathBuf,
-    /// The name of the secret that holds a chain and its private key.
-    pub certificate: Option<String>,
-    /// The name of the one that holds the authorities and revocation lists.
-    pub trust: Option<String>,
-}
-
 impl Source {
     /// Whether it gives a certificate of our own.
     pub fn gives_certificate(&self) -> bool {
         match self {
             Self::Files(files) => files.certificate.is_some(),
             Self::Sds(sds) => sds.certificate.is_some(),
-            Self::Vault(_) => true,
+            Self::Spiffe(_) | Self::Dev(_) | Self::Vault(_) => true,
         }
     }
 
@@ -57,90 +58,68 @@ impl Source {
         match self {
             Self::Files(files) => files.ca.is_some(),
             Self::Sds(sds) => sds.trust.is_some(),
+            Self::Spiffe(spiffe) => spiffe.trust,
+            Self::Dev(dev) => dev.trust,
             Self::Vault(pki) => pki.trust,
         }
     }
 
-    /// Reads `sds:unix:/path?certificate=NAME&trust=NAME`, `vault:MOUNT/issue/ROLE?common_name=NAME`; files have settings of their own.
-    pub(crate) fn parse(text: &str) -> Read<Self> {
+    /// Reads a source's words; files have settings of their own.
+    pub(crate) fn parse(text: &str, vars: &Settings) -> Read<Self> {
         match text.split_once(':') {
-            Some(("sds", rest)) => sds(rest).map(Self::Sds),
+            Some(("sds", rest)) => sds::parse(rest).map(Self::Sds),
+            Some(("spiffe", rest)) => spiffe::parse(rest, vars).map(Self::Spiffe),
             Some(("vault", rest)) => vault::parse(rest).map(Self::Vault),
-            _ => Err("must be sds:unix:/path or vault:MOUNT/issue/ROLE?common_name=NAME".to_owned()),
+            Some(("dev", rest)) => dev::parse(rest).map(Self::Dev),
+            _ => {
+                Err("must be sds:unix:/path, spiffe:unix:/path, spiffe:, vault:MOUNT/issue/ROLE or dev:, perhaps with a ? and options"
+                    .to_owned())
+            }
         }
     }
 }
 
-/// istio-agent's names are what is asked for where none are given; an empty one is not asked for.
-fn sds(text: &str) -> Read<Sds> {
+/// What stands before the `?`, and the options behind it by name.
+fn options<'t>(text: &'t str, known: &[&str]) -> Read<(&'t str, BTreeMap<&'t str, &'t str>)> {
     let (address, query) = text.split_once('?').unwrap_or((text, ""));
-    let path = address.strip_prefix("unix:").ok_or("the service is reached by unix:/path alone")?;
-    let (mut certificate, mut trust) = (None, None);
+    let mut options = BTreeMap::new();
     for part in query.split('&').filter(|part| !part.is_empty()) {
-        let place = match part.split_once('=') {
-            Some(("certificate", name)) => (&mut certificate, name),
-            Some(("trust", name)) => (&mut trust, name),
-            _ => return Err("behind the ? only certificate=NAME and trust=NAME are known".to_owned()),
+        let Some((name, value)) = part.split_once('=').filter(|(name, _)| known.contains(name)) else {
+            let known: Vec<String> = known.iter().map(|name| format!("{name}=")).collect();
+            return Err(format!("behind the ? only {} are known", known.join(" and ")));
         };
-        let (place, name) = place;
-        if name.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'%' | b'#' | b'?')) {
-            return Err("a secret's name is visible ASCII without %, # and ?".to_owned());
-        }
-        if place.replace(name).is_some() {
-            return Err("a secret is named twice".to_owned());
+        if options.insert(name, value).is_some() {
+            return Err(format!("{name}= stands twice"));
         }
     }
-    let named = |name: Option<&str>, default: &str| match name.unwrap_or(default) {
-        "" => None,
-        name => Some(name.to_owned()),
-    };
-    let sds = Sds {
-        socket: value::unix_path(path)?,
-        certificate: named(certificate, "default"),
-        trust: named(trust, "ROOTCA"),
-    };
-    match (&sds.certificate, &sds.trust) {
-        (None, None) => Err("nothing is asked for: name a certificate, a trust, or both".to_owned()),
-        _ => Ok(sds),
+    Ok((address, options))
+}
+
+/// Whether something can be named so in a query that knows no escapes.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'#' | b'?'))
+}
+
+/// `trust=` can only say that no authorities are asked for.
+fn no_trust(options: &BTreeMap<&str, &str>) -> Read<bool> {
+    match options.get("trust") {
+        None => Ok(true),
+        Some(&"") => Ok(false),
+        Some(_) => {
+            Err("its authorities have no names: an empty trust= asks for none, and without it they are given"
+                .to_owned())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Sds, Source};
-
-    fn read(text: &str) -> Sds {
-        match Source::parse(text).unwrap() {
-            Source::Sds(sds) => sds,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn istio_s_names_are_the_defaults_and_empty_ones_are_not_asked_for() {
-        let sds = read("sds:unix:/run/socket");
-        assert_eq!((sds.certificate.as_deref(), sds.trust.as_deref()), (Some("default"), Some("ROOTCA")));
-        assert_eq!(sds.socket.to_str(), Some("/run/socket"));
-        let sds = read("sds:unix:/run/socket?certificate=kubernetes://a-b&trust=");
-        assert_eq!((sds.certificate.as_deref(), sds.trust.as_deref()), (Some("kubernetes://a-b"), None));
-    }
+    use super::Source;
 
     #[test]
     fn what_is_no_source_is_refused() {
-        for wrong in [
-            "",
-            "sds",
-            "sds:/run/socket",
-            "sds:unix:socket",
-            "sds:unix:/s?other=x",
-            "sds:unix:/s?trust",
-            "sds:unix:/s?trust=a&trust=b",
-            "sds:unix:/s?trust=a b",
-            "sds:unix:/s?trust=%41",
-            "sds:unix:/s?certificate=&trust=",
-            "vault:https://x",
-        ] {
-            assert!(Source::parse(wrong).is_err(), "{wrong}");
+        for wrong in ["", "sds", "file:/x", "other:https://x", "SPIFFE:unix:/x"] {
+            assert!(Source::parse(wrong, &Default::default()).is_err(), "{wrong}");
         }
     }
 }

@@ -71,12 +71,7 @@ impl PeerPattern {
             return Ok(Self::Spiffe { domain: domain.to_owned(), path: path.into_iter().map(str::to_owned).collect() });
         }
         if let Some(name) = text.strip_prefix("dns:") {
-            let rest = name.strip_prefix("*.").unwrap_or(name);
-            let good = rest.split('.').all(|label| {
-                !label.is_empty()
-                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            });
-            return match good && rest.len() <= 253 {
+            return match is_dns_name(name.strip_prefix("*.").unwrap_or(name)) {
                 true => Ok(Self::Dns(name.to_ascii_lowercase())),
                 false => Err(format!("{name} is no DNS name; a * may only be its whole first label")),
             };
@@ -126,6 +121,18 @@ impl fmt::Debug for PeerPattern {
     }
 }
 
+/// Labels of letters, digits, dashes and underscores.
+pub(crate) fn is_dns_name(name: &str) -> bool {
+    let in_label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.len() <= 253 && name.split('.').all(|label| !label.is_empty() && label.bytes().all(in_label))
+}
+
+/// The trust domain of a workload's SPIFFE ID; none where the URI is none, or has no path and so means the whole domain.
+pub fn trust_domain(uri: &str) -> Option<&str> {
+    let (domain, path) = spiffe(uri.strip_prefix("spiffe://")?, false).ok()?;
+    (!path.is_empty()).then_some(domain)
+}
+
 /// Trust domain and path segments of a SPIFFE ID without its scheme (SPIFFE-ID, section 2): at most 2,048 bytes, no port, user,
 /// query or fragment, no empty segment, `.` or `..`. In a pattern `*` and a last `**` are segments as well.
 fn spiffe(id: &str, pattern: bool) -> Result<(&str, Vec<&str>), String> {
@@ -163,7 +170,7 @@ fn fits(pattern: &[String], path: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::PeerPattern;
+    use super::{PeerPattern, trust_domain};
 
     fn uri(pattern: &str, uri: &str) -> bool {
         PeerPattern::parse(pattern).unwrap().is_uri(uri)
@@ -203,6 +210,16 @@ mod tests {
             ["example.com", "a.b.example.com", ".example.com", "*.example.com", "aexample.com", "a.example.com\0"]
         {
             assert!(!pattern.is_dns(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_workload_s_id_has_a_domain_and_a_path() {
+        assert_eq!(trust_domain("spiffe://a.b/ns/x"), Some("a.b"));
+        for other in
+            ["spiffe://a.b", "spiffe://a.b/", "spiffe://A.b/x", "spiffe:///x", "https://a.b/x", "spiffe://a.b/*"]
+        {
+            assert_eq!(trust_domain(other), None, "{other}");
         }
     }
 

@@ -128,7 +128,7 @@ impl App {
         connections(config)?;
         let metrics = Metrics::new();
         let keyrings = Keyrings::open(config, &metrics)?;
-        let mut identities = Gathering::new(&metrics);
+        let mut identities = Gathering::looking(&metrics);
         Snapshot::build(config, &keyrings, &metrics, &mut identities)?;
         servers_of(config, &mut identities)?;
         vault::open(config, &metrics, &mut identities)?;
@@ -144,6 +144,11 @@ impl App {
     /// Where the listener of that index listens; none for a Unix socket.
     pub fn address(&self, listener: usize) -> Option<SocketAddr> {
         self.listeners.get(listener).and_then(Bound::address)
+    }
+
+    /// Whether the listener of that index speaks TLS.
+    pub(crate) fn speaks_tls(&self, listener: usize) -> bool {
+        self.tls.get(listener).is_some_and(Option::is_some)
     }
 
     /// Every listener's name and where it really listens: an address with its port, or a path.

@@ -1,8 +1,8 @@
 //! TLS: identities from their sources, swapped while traffic flows; who the peers are; the hybrid key exchange.
 //!
-//! `material` is what a source gives, `files`, `sds` and `issued` are sources, `configs` what rustls is set up with, `peers` the judge of
-//! certificates, `identities` joins them: new material goes live everywhere at once or nowhere. `accept` shakes hands, over a socket
-//! that is `wide`.
+//! `material` is what a source gives, `files`, `sds`, `spiffe`, `issued` and `dev` are sources (`sessions`: those that push), `configs` what
+//! rustls is set up with, `peers` the judge of certificates, `identities` joins them: new material goes live everywhere at once or nowhere.
+//! `accept` shakes hands, over a socket that is `wide`.
 
 /// What every judge of certificates does alike: the provider checks the signatures of handshakes.
 macro_rules! signatures_by_provider {
@@ -37,6 +37,7 @@ macro_rules! signatures_by_provider {
 
 mod accept;
 mod configs;
+mod dev;
 mod files;
 mod forwarded;
 mod gathering;
@@ -47,6 +48,9 @@ mod issued;
 mod material;
 mod peers;
 mod sds;
+mod sessions;
+#[cfg(feature = "spiffe")]
+mod spiffe;
 mod wide;
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What Oilskin's tests, and parts of its bench, stand on: the app run in process, an upstream that shows its raw bytes, and a client that sends
-//! exactly what it is given. Blocking sockets and threads only, so that nothing of what is tested is used to test it; the secret
-//! discovery server alone is gRPC's own, and proven by Envoy.
+//! exactly what it is given. Blocking sockets and threads only, so that nothing of what is tested is used to test it; the gRPC
+//! servers alone are gRPC's own: the secret discovery one is proven by Envoy.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod frames;
 pub mod fuzz;
+pub mod grpc;
 pub mod hpack;
 pub mod keys;
 pub mod message;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod proxy;
 pub mod sds;
 pub mod secured;
+pub mod spiffe;
 pub mod tools;
 pub mod upstream;
 pub mod vault;

@@ -1,13 +1,9 @@
 //! A secret discovery server as Envoy knows it, over a Unix socket: it keeps what it was asked, and pushes what is changed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use oilskin_proto::envoy::config::core::v3::{DataSource, data_source::Specifier};
 pub use oilskin_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use oilskin_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
@@ -15,31 +11,21 @@ use oilskin_proto::envoy::extensions::transport_sockets::tls::v3::{CertificateVa
 use oilskin_proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use oilskin_proto::envoy::service::secret::v3::secret_discovery_service_server as server;
 use prost::Message as _;
-use tokio::net::UnixListener;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use tower_service::Service as _;
 
 use crate::certificates::Authority;
+use crate::grpc::{Frozen, Socket};
 
 const TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
 /// A running server; it ends with its test.
 #[derive(Debug)]
 pub struct Sds {
-    socket: PathBuf,
+    socket: Socket,
     shared: Arc<Shared>,
-    runtime: Handle,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// A server that has stopped in the middle of everything, its sockets open; it goes on when this ends.
-#[derive(Debug)]
-pub struct Frozen {
-    _until: std::sync::mpsc::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -48,8 +34,8 @@ struct Shared {
     secrets: Mutex<BTreeMap<String, (u64, Secret)>>,
     requests: Mutex<Vec<DiscoveryRequest>>,
     streams: Mutex<JoinSet<()>>,
-    /// The newest version, and how often streams were cut; none is the end.
-    told: watch::Sender<Option<(u64, u64)>>,
+    /// The newest version.
+    newest: watch::Sender<u64>,
 }
 
 impl Sds {
@@ -59,26 +45,15 @@ impl Sds {
             secrets: Mutex::default(),
             requests: Mutex::default(),
             streams: Mutex::default(),
-            told: watch::channel(Some((0, 0))).0,
+            newest: watch::channel(0).0,
         });
-        let (kept, path) = (Arc::clone(&shared), socket.to_owned());
-        let (ready, listening) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let listener = UnixListener::bind(path).unwrap();
-                ready.send(Handle::current()).unwrap();
-                serve(listener, kept).await;
-            });
-        });
-        let runtime = listening.recv().unwrap();
-        Self { socket: socket.to_owned(), shared, runtime, thread: Some(thread) }
+        let service = server::SecretDiscoveryServiceServer::new(Service(Arc::clone(&shared)));
+        Self { socket: Socket::serve(socket, service), shared }
     }
 
     /// Pushes secrets, together.
     pub fn put(&self, secrets: Vec<Secret>) {
-        self.shared.told.send_modify(|told| {
-            let (version, _) = told.as_mut().unwrap();
+        self.shared.newest.send_modify(|version| {
             *version += 1;
             let mut held = self.shared.secrets.lock().unwrap();
             held.extend(secrets.into_iter().map(|secret| (secret.name.clone(), (*version, secret))));
@@ -87,16 +62,12 @@ impl Sds {
 
     /// Cuts every connection, and pushes nothing until it is asked anew.
     pub fn cut(&self) {
-        self.shared.told.send_modify(|told| told.as_mut().unwrap().1 += 1);
+        self.socket.cut();
     }
 
-    /// Stops as a stopped process does: its one thread waits.
+    /// Stops as a stopped process does.
     pub fn freeze(&self) -> Frozen {
-        let (until, ends) = std::sync::mpsc::channel::<()>();
-        self.runtime.spawn(async move {
-            let _ = ends.recv();
-        });
-        Frozen { _until: until }
+        self.socket.freeze()
     }
 
     /// What was asked so far.
@@ -105,12 +76,8 @@ impl Sds {
     }
 }
 
-impl Drop for Sds {
-    fn drop(&mut self) {
-        self.shared.told.send_replace(None);
-        let _ = self.thread.take().unwrap().join();
-        let _ = std::fs::remove_file(&self.socket);
-    }
+fn inline(bytes: Vec<u8>) -> Option<DataSource> {
+    Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes)) })
 }
 
 /// A secret of a chain and a key of an authority's, by the files' names.
@@ -137,36 +104,6 @@ pub fn authorities(name: &str, pem: Vec<u8>) -> Secret {
     Secret { name: name.to_owned(), r#type: Some(Type::ValidationContext(context)) }
 }
 
-fn inline(bytes: Vec<u8>) -> Option<DataSource> {
-    Some(DataSource { specifier: Some(Specifier::InlineBytes(bytes)) })
-}
-
-async fn serve(listener: UnixListener, shared: Arc<Shared>) {
-    let mut told = shared.told.subscribe();
-    let mut connections = JoinSet::new();
-    let mut cuts = 0;
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let service = server::SecretDiscoveryServiceServer::from_arc(Arc::new(Service(Arc::clone(&shared))));
-                let service = service_fn(move |request| service.clone().call(request));
-                let io = TokioIo::new(accepted.unwrap().0);
-                connections.spawn(async move {
-                    // A client that goes away is no news.
-                    let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
-                });
-            }
-            changed = told.wait_for(|now| now.map(|(_, cut)| cut) != Some(cuts)) => {
-                match *changed.unwrap() {
-                    Some((_, cut)) => cuts = cut,
-                    None => return,
-                }
-                connections.abort_all();
-            }
-        }
-    }
-}
-
 struct Service(Arc<Shared>);
 
 #[tonic::async_trait]
@@ -189,7 +126,7 @@ async fn stream(
     mut asked: Streaming<DiscoveryRequest>,
     answer: mpsc::Sender<Result<DiscoveryResponse, Status>>,
 ) {
-    let mut told = shared.told.subscribe();
+    let mut newest = shared.newest.subscribe();
     let (mut names, mut sent) = (Vec::new(), 0);
     loop {
         let new: Vec<(u64, Secret)> = {
@@ -219,7 +156,7 @@ async fn stream(
                 names.clone_from(&request.resource_names);
                 shared.requests.lock().unwrap().push(request);
             }
-            changed = told.changed() => if changed.is_err() || told.borrow().is_none() { return },
+            changed = newest.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -81,8 +81,9 @@ impl Vars<'_, '_> {
             false => Ok(text.into()),
         };
         let allow = |text: &str| text.split(',').map(|one| PeerPattern::parse(one.trim())).collect();
+        let vars = self.vars;
         let parts = Parts {
-            source: self.read(&name("SOURCE"), Source::parse),
+            source: self.read(&name("SOURCE"), |text| Source::parse(text, vars)),
             cert: self.read(&name("CERT_FILE"), file),
             key: self.read(&name("KEY_FILE"), file),
             ca: self.read(&name(ca), file),

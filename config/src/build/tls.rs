@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::routes::Traffic;
 use super::{Reader, join, one_of};
 use crate::problem::Place;
 use crate::value;
@@ -111,7 +112,8 @@ fn untold(by_source: bool) -> Lack {
 fn parts(r: &mut Reader<'_>, node: &Node, at: &str, ca: &str) -> Parts {
     let mut file = |key: &str| r.setting(node, at, key, path);
     let (cert, key, ca, crl) = (file("cert_file"), file("key_file"), file(ca), file("crl_file"));
-    let source = r.setting(node, at, "source", Source::parse);
+    let vars = r.vars;
+    let source = r.setting(node, at, "source", |text| Source::parse(text, vars));
     let mut allow = Vec::new();
     for item in r.list(node, at, "allow") {
         let Some(text) = r.text(item, at) else { continue };
@@ -197,13 +199,21 @@ pub(super) fn upstream(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Upst
     }
 }
 
+/// Whether a certificate comes from an authority for development.
+pub(super) fn are_for_development(traffic: &Traffic) -> bool {
+    let listeners = traffic.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let upstreams = traffic.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+    let sources = listeners.flat_map(|tls| &tls.identities).chain(upstreams.map(|tls| &tls.identity));
+    sources.into_iter().any(|source| matches!(source, Source::Dev(_)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::Parts;
     use crate::{ClientAuth, Files, PeerPattern, Source};
 
     fn of(source: &str) -> Parts {
-        Parts { source: Some(Source::parse(source).unwrap()), ..Parts::default() }
+        Parts { source: Some(Source::parse(source, &Default::default()).unwrap()), ..Parts::default() }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{is_plain, no_trust, options};
 use crate::value::{self, Read};
 
 /// A role of a PKI mount, and what is asked of it. The words are those of its API.
@@ -31,46 +32,33 @@ const FORM: &str = "must be vault:MOUNT/issue/ROLE?common_name=NAME, with more o
 
 /// What stands behind `vault:`.
 pub(super) fn parse(text: &str) -> Read<VaultPki> {
-    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    let known = ["common_name", "alt_names", "ip_sans", "uri_sans", "ttl", "trust", "crl"];
+    let (path, given) = options(text, &known)?;
     let (mount, role) = path.trim_start_matches('/').rsplit_once("/issue/").ok_or(FORM)?;
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let segments = mount.split('/').chain([role]);
-    if !segments.into_iter().all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(word)) {
+    let mut segments = mount.split('/').chain([role]);
+    if !segments.all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(word)) {
         return Err("mount and role are letters, digits, dots, dashes and underscores".to_owned());
     }
-    let mut pki = VaultPki {
+    if !given.values().all(|given| is_plain(given)) {
+        return Err("what stands behind the ? is visible ASCII without %, # and ?".to_owned());
+    }
+    let names = |key: &str| given.get(key).map_or_else(String::new, |names| (*names).to_owned());
+    let time = |key: &str| {
+        let read = given.get(key).map(|time| value::duration(time).map_err(|rule| format!("{key}: {rule}")));
+        read.transpose()
+    };
+    let pki = VaultPki {
         mount: mount.to_owned(),
         role: role.to_owned(),
-        common_name: String::new(),
-        alt_names: String::new(),
-        ip_sans: String::new(),
-        uri_sans: String::new(),
-        ttl: None,
-        trust: true,
-        crl: None,
+        common_name: names("common_name"),
+        alt_names: names("alt_names"),
+        ip_sans: names("ip_sans"),
+        uri_sans: names("uri_sans"),
+        ttl: time("ttl")?,
+        trust: no_trust(&given)?,
+        crl: time("crl")?,
     };
-    let mut seen = Vec::new();
-    for part in query.split('&').filter(|part| !part.is_empty()) {
-        let (key, given) = part.split_once('=').ok_or(FORM)?;
-        if seen.contains(&key) {
-            return Err("a name behind the ? stands there twice".to_owned());
-        }
-        seen.push(key);
-        if given.bytes().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'%' | b'#' | b'?')) {
-            return Err("what stands behind the ? is visible ASCII without %, # and ?".to_owned());
-        }
-        match key {
-            "common_name" => pki.common_name = given.to_owned(),
-            "alt_names" => pki.alt_names = given.to_owned(),
-            "ip_sans" => pki.ip_sans = given.to_owned(),
-            "uri_sans" => pki.uri_sans = given.to_owned(),
-            "ttl" => pki.ttl = Some(value::duration(given).map_err(|rule| format!("ttl: {rule}"))?),
-            "trust" if given.is_empty() => pki.trust = false,
-            "trust" => return Err("trust= is empty (its authorities vouch for nobody) or left out".to_owned()),
-            "crl" => pki.crl = Some(value::duration(given).map_err(|rule| format!("crl: {rule}"))?),
-            _ => return Err(FORM.to_owned()),
-        }
-    }
     if [&pki.common_name, &pki.alt_names, &pki.ip_sans, &pki.uri_sans].iter().all(|names| names.is_empty()) {
         return Err(format!("a certificate needs a name: {FORM}"));
     }

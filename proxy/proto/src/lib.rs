@@ -12,6 +12,19 @@ mod generated {
     include!("generated/mod.rs");
 }
 
+/// SPIFFE's Workload API, for tests' servers.
+#[cfg(feature = "server")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unnameable_types,
+    clippy::all,
+    reason = "generated from protos/, where the words are"
+)]
+pub mod spiffe {
+    include!("generated/spiffe.rs");
+}
+
 use std::fmt;
 
 pub use generated::{envoy, google};

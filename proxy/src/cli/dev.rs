@@ -142,10 +142,11 @@ fn banner(app: &App, demo: Option<&(SocketAddr, Example)>, folder: &Path, printe
         printer.line(json!({"listening": listen.to_string(), "demo": demo, "keys": folder}));
         return;
     }
-    let mut text =
-        format!("{} on http://{listen}, development keys in {}\n", Printer::strong("Oilskin"), folder.display());
+    // How to get in stands in the log, if it is an authority for development that vouches.
+    let url = format!("{}://{listen}", if app.speaks_tls(0) { "https" } else { "http" });
+    let mut text = format!("{} on {url}, development keys in {}\n", Printer::strong("Oilskin"), folder.display());
     if let Some((demo, example)) = demo {
-        text.push_str(&example.text(listen, *demo));
+        text.push_str(&example.text(&url, *demo));
     }
     printer.line(text);
 }

@@ -9,6 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{ServerName, TrustAnchor};
 
 use super::configs;
+use super::dev;
 use super::files;
 use super::identities::{Client, Generation, Held, Identities, Server, User};
 use super::material::{Material, Refused};
@@ -19,6 +20,8 @@ pub(crate) struct Gathering<'m> {
     identities: Identities,
     metrics: &'m Metrics,
     native: Option<Native>,
+    /// Whether what a source keeps may be made on its first use.
+    makes: bool,
 }
 
 /// The system's authorities, and what kept some of them from being read.
@@ -31,7 +34,12 @@ struct Native {
 impl<'m> Gathering<'m> {
     pub(crate) fn new(metrics: &'m Metrics) -> Self {
         let identities = Identities { provider: super::provider(), held: Vec::new(), users: Vec::new() };
-        Self { identities, metrics, native: None }
+        Self { identities, metrics, native: None, makes: true }
+    }
+
+    /// The same for a look at what a start would find; it leaves no trace.
+    pub(crate) fn looking(metrics: &'m Metrics) -> Self {
+        Self { makes: false, ..Self::new(metrics) }
     }
 
     /// The place of a source. Files are read now if they are new; others give what they have once they are watched.
@@ -40,9 +48,24 @@ impl<'m> Gathering<'m> {
             return Ok(at);
         }
         let mut held = Held::new(source, self.metrics);
-        if let Source::Files(files) = source {
-            held.marks = files::marks(files);
-            held.hold(Arc::new(load(files, &self.identities.provider)?));
+        let provider = &self.identities.provider;
+        match source {
+            Source::Files(files) => {
+                held.marks = files::marks(files);
+                held.hold(Arc::new(load(files, provider)?));
+            }
+            Source::Dev(dev) if self.makes => {
+                held.hold(Arc::new(dev::load(dev, provider)?));
+                dev::announce(dev);
+            }
+            Source::Dev(dev) => dev::check(dev, provider)?,
+            #[cfg(not(feature = "spiffe"))]
+            Source::Spiffe(_) => {
+                let text =
+                    "this Oilskin was built without the feature `spiffe`: cargo build -p oilskin --features spiffe";
+                return Err(Refused::new("source", text));
+            }
+            _ => {}
         }
         self.identities.held.push(held);
         Ok(self.identities.held.len() - 1)
@@ -123,4 +146,21 @@ fn load(files: &Files, provider: &CryptoProvider) -> Result<Material, Refused> {
         certificate.facts.check(SystemTime::now()).map_err(|refused| files::in_file(chain, refused))?;
     }
     Ok(material)
+}
+
+#[cfg(all(test, not(feature = "spiffe")))]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::Gathering;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn a_source_that_was_not_built_in_is_told() {
+        let vars = [("OILSKIN_UPSTREAM", "http://127.0.0.1:1"), ("OILSKIN_TLS_SOURCE", "spiffe:unix:/x")];
+        let vars = vars.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let config = oilskin_config::parse(&vars.into(), &|_| Err(String::new())).unwrap();
+        let refused = Gathering::new(&Metrics::new()).server(config.listeners[0].tls.as_ref().unwrap()).err().unwrap();
+        assert!(refused.text.contains("built without the feature `spiffe`"), "{refused}");
+    }
 }

@@ -12,10 +12,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{ServerName, TrustAnchor};
 
 use super::configs::{self, Served, Spoken};
+use super::dev;
 use super::files::{self, Marks};
 use super::material::{Certificate, Facts, Material, Refused};
 use super::peers::Peers;
 use super::sds;
+#[cfg(feature = "spiffe")]
+use super::spiffe;
 use crate::telemetry::{CertificateGauge, Metrics};
 use crate::vault::Vault;
 
@@ -299,6 +302,13 @@ impl Identities {
                 Source::Sds(sds) => {
                     tasks.spawn(sds::watch(Arc::clone(&self), at, sds.clone()));
                 }
+                #[cfg(feature = "spiffe")]
+                Source::Spiffe(spiffe) => {
+                    tasks.spawn(spiffe::watch(Arc::clone(&self), at, spiffe.clone()));
+                }
+                Source::Dev(dev) => {
+                    tasks.spawn(dev::watch(Arc::clone(&self), at, dev.clone()));
+                }
                 Source::Vault(pki) => {
                     // The configuration has it where a source asks.
                     let Some(vault) = vault.clone() else { continue };
@@ -328,6 +338,11 @@ fn shown(source: &Source) -> String {
             let name = names.into_iter().find(|names| !names.is_empty()).map_or("", String::as_str);
             return format!("vault:{}/issue/{} ({name})", pki.mount, pki.role);
         }
+        Source::Spiffe(spiffe) => {
+            let hint = spiffe.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            return format!("spiffe:unix:{}{hint}", spiffe.socket.display());
+        }
+        Source::Dev(dev) => return format!("dev:{}", dev.dir.display()),
         _ => return "other".to_owned(),
     };
     let mut text = String::new();

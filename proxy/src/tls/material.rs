@@ -1,5 +1,6 @@
 //! What a source gives: a chain with its key, authorities, revocation lists. Checked as far as it can be by itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -40,8 +41,7 @@ impl Material {
 
     /// Whether peers are judged alike by both.
     pub(crate) fn judges_as(&self, other: &Self) -> bool {
-        let anchors = |material: &Self| material.trust.as_ref().map(|trust| trust.anchors.clone());
-        anchors(self) == anchors(other) && self.crls == other.crls
+        self.trust == other.trust && self.crls == other.crls
     }
 }
 
@@ -53,9 +53,13 @@ pub(crate) struct Certificate {
 }
 
 /// Authorities.
-#[derive(Clone, Default)]
-pub(crate) struct Trust {
-    pub(crate) anchors: Vec<TrustAnchor<'static>>,
+#[derive(Clone, PartialEq)]
+pub(crate) enum Trust {
+    /// Each vouches for whatever name its certificates carry.
+    Any(Vec<TrustAnchor<'static>>),
+    /// Each vouches for the SPIFFE IDs of its own trust domain alone; who has none is vouched for by nobody.
+    #[cfg_attr(not(feature = "spiffe"), expect(dead_code, reason = "only that source gives it"))]
+    ByDomain(BTreeMap<String, Vec<TrustAnchor<'static>>>),
 }
 
 /// What a certificate says of itself, for people.
@@ -240,16 +244,23 @@ impl Trust {
     pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, Refused> {
         let mut anchors = Vec::new();
         for certificate in certificates(pem)? {
-            let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
-                Refused::new("authority", format!("an authority's certificate cannot be used: {error}"))
-            })?;
-            anchors.push(anchor.to_owned());
+            anchors.push(anchor(&certificate)?);
         }
         match anchors.is_empty() {
             true => Err(Refused::new("authority", "there is no certificate (PEM) of an authority")),
-            false => Ok(Self { anchors }),
+            false => Ok(Self::Any(anchors)),
         }
     }
+}
+
+/// What peers' chains may lead to.
+///
+/// # Errors
+/// `authority`.
+pub(crate) fn anchor(certificate: &CertificateDer<'_>) -> Result<TrustAnchor<'static>, Refused> {
+    let anchor = webpki::anchor_from_trusted_cert(certificate)
+        .map_err(|error| Refused::new("authority", format!("an authority's certificate cannot be used: {error}")))?;
+    Ok(anchor.to_owned())
 }
 
 /// The certificates of a text.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use oilskin_config::PeerPattern;
+use oilskin_config::{PeerPattern, trust_domain};
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
@@ -16,7 +16,7 @@ use webpki::{
 };
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-use super::material::{MAX_CHAIN, Material, Refused, or_weak};
+use super::material::{MAX_CHAIN, Material, Refused, Trust, or_weak};
 
 /// Names each judge.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -26,7 +26,9 @@ pub(crate) struct Peers {
     /// Whom one judge has let in, the same one need not be asked about again.
     pub(super) number: u64,
     provider: Arc<CryptoProvider>,
-    anchors: Vec<TrustAnchor<'static>>,
+    trust: Trust,
+    /// Of whom `trust` by domain does not speak, since they have no SPIFFE ID.
+    others: Vec<TrustAnchor<'static>>,
     crls: Vec<CertRevocationList<'static>>,
     allow: Vec<PeerPattern>,
     /// Clients may come without a certificate.
@@ -37,7 +39,7 @@ pub(crate) struct Peers {
 
 impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peers").field("anchors", &self.anchors.len()).field("allow", &self.allow).finish()
+        f.debug_struct("Peers").field("hints", &self.hints.len()).field("allow", &self.allow).finish()
     }
 }
 
@@ -53,8 +55,11 @@ impl Peers {
         allow: &[PeerPattern],
         optional: bool,
     ) -> Result<Self, Refused> {
-        let own = material.trust.iter().flat_map(|trust| &trust.anchors);
-        let anchors: Vec<_> = own.chain(more).cloned().collect();
+        let (trust, others) = match &material.trust {
+            Some(Trust::ByDomain(domains)) => (Trust::ByDomain(domains.clone()), more.to_vec()),
+            Some(Trust::Any(own)) => (Trust::Any([own, more].concat()), Vec::new()),
+            None => (Trust::Any(more.to_vec()), Vec::new()),
+        };
         // Of an issuer's lists that speak of a certificate webpki takes the first.
         let mut lists: Vec<_> = material.crls.iter().collect();
         lists.sort_by_key(|list| std::cmp::Reverse(updated(list)));
@@ -67,9 +72,28 @@ impl Peers {
                     .map_err(|error| Refused::new("crl", format!("a revocation list cannot be used: {error}")))
             })
             .collect::<Result<_, _>>()?;
-        let hints = anchors.iter().map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref())).collect();
+        let own: Vec<&TrustAnchor<'_>> = match &trust {
+            Trust::Any(anchors) => anchors.iter().collect(),
+            Trust::ByDomain(domains) => domains.values().flatten().collect(),
+        };
+        let hints = own.into_iter().map(|anchor| DistinguishedName::in_sequence(anchor.subject.as_ref())).collect();
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { number, provider: Arc::clone(provider), anchors, crls, allow: allow.to_vec(), optional, hints })
+        Ok(Self { number, provider: Arc::clone(provider), trust, others, crls, allow: allow.to_vec(), optional, hints })
+    }
+
+    /// The authorities that may vouch for this certificate (SPIFFE Trust Domain and Bundle: those of its own trust domain alone).
+    fn anchors(&self, certificate: &EndEntityCert<'_>) -> &[TrustAnchor<'static>] {
+        let domains = match &self.trust {
+            Trust::Any(anchors) => return anchors,
+            Trust::ByDomain(domains) => domains,
+        };
+        let mut uris = certificate.valid_uri_names();
+        match (uris.next(), uris.next()) {
+            (None, _) => &self.others,
+            (Some(uri), None) => trust_domain(uri).and_then(|domain| domains.get(domain)).map_or(&[], Vec::as_slice),
+            // Of two nobody can say which is meant.
+            (Some(_), Some(_)) => &[],
+        }
     }
 
     /// Whether the chain leads to an authority, now, is not revoked, and carries a name that is allowed.
@@ -95,8 +119,9 @@ impl Peers {
             .ok()
             .map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
         let algorithms = self.provider.signature_verification_algorithms.all;
+        let anchors = self.anchors(&certificate);
         certificate
-            .verify_for_usage(algorithms, &self.anchors, rest, now, usage, revocation, None)
+            .verify_for_usage(algorithms, anchors, rest, now, usage, revocation, None)
             .map_err(|error| or_weak(told(error), std::iter::once(leaf).chain(rest)))?;
         if std::iter::once(leaf).chain(rest).any(|one| self.is_listed(one)) {
             return Err(CertificateError::Revoked.into());
@@ -175,7 +200,8 @@ fn told(error: webpki::Error) -> Error {
 
 impl ClientCertVerifier for Peers {
     fn offer_client_auth(&self) -> bool {
-        !self.anchors.is_empty()
+        // Even where there is no authority left: else everyone would come in without being asked.
+        true
     }
 
     fn client_auth_mandatory(&self) -> bool {

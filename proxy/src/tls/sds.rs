@@ -7,7 +7,6 @@ mod wire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use backon::ExponentialBackoff;
 use http::Uri;
 use oilskin_config::Sds;
 use oilskin_proto::envoy::config::core::v3::{Node, node::UserAgentVersionType};
@@ -22,32 +21,20 @@ use tonic::{Code, Streaming};
 use self::secrets::Brought;
 use super::identities::Identities;
 use super::material::{Certificate, MAX_FILE, Material, Refused};
-use crate::backoff;
-
-/// Connecting, and handing over a request.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Longest wait before another connection.
-const LONGEST: Duration = Duration::from_secs(30);
-
-/// Longest one while nothing is held: the agent may be starting beside us, and everyone waits.
-const EAGER: Duration = Duration::from_secs(4);
+use super::sessions::{DEADLINE, Sessions, shortened};
 
 /// Longest time between two looks at the clock while a certificate's time is still to come.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What is kept of a message that the service sends, in characters.
-const MAX_MESSAGE: usize = 200;
-
 /// Keeps the source's secrets fresh until the process ends.
 pub(super) async fn watch(identities: Arc<Identities>, at: usize, sds: Sds) {
-    let watch = Watch { identities, at, sds, kept: Mutex::default(), set_aside: Notify::new() };
-    tokio::join!(watch.sessions(), watch.in_its_time());
+    let sessions = Sessions::new(identities, at);
+    let watch = Watch { sessions, sds, kept: Mutex::default(), set_aside: Notify::new() };
+    tokio::join!(watch.connected(), watch.in_its_time());
 }
 
 struct Watch {
-    identities: Arc<Identities>,
-    at: usize,
+    sessions: Sessions,
     sds: Sds,
     kept: Mutex<Kept>,
     /// A certificate was, whose time is still to come.
@@ -60,8 +47,6 @@ struct Kept {
     held: Material,
     /// The newest certificate, where its time is still to come. The service has no reason to send it again then.
     early: Option<Certificate>,
-    /// Before the next sessions; none after one in which something was taken.
-    waits: Option<ExponentialBackoff>,
 }
 
 impl Watch {
@@ -70,8 +55,7 @@ impl Watch {
     }
 
     fn failed(&self, status: &tonic::Status) -> Refused {
-        let message: String = status.message().chars().take(MAX_MESSAGE).collect();
-        self.gone(&format!("{:?}: {message}", status.code()))
+        self.gone(&format!("{:?}: {}", status.code(), shortened(status.message())))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -79,13 +63,10 @@ impl Watch {
     }
 
     /// Connects, again and again.
-    async fn sessions(&self) {
+    async fn connected(&self) {
         loop {
             let ended = self.session().await;
-            self.identities.lost(self.at, &ended);
-            let longest = if self.identities.holds(self.at) { LONGEST } else { EAGER };
-            let wait = self.kept().waits.get_or_insert_with(|| backoff::waits(longest)).next();
-            sleep(wait.unwrap_or(longest)).await;
+            self.sessions.ended(&ended).await;
         }
     }
 
@@ -107,7 +88,7 @@ impl Watch {
         let Some(certificate) = kept.early.take() else { return };
         let brought = Brought { certificate: Some(certificate), trust: None };
         if let Err(refused) = self.offer(&mut kept, brought) {
-            self.identities.refuse(self.at, &refused);
+            self.sessions.identities.refuse(self.sessions.at, &refused);
         }
     }
 
@@ -143,7 +124,7 @@ impl Watch {
             let refused = self.take(answer).await.err();
             match &refused {
                 None => version = next,
-                Some(refused) => self.identities.refuse(self.at, refused),
+                Some(refused) => self.sessions.identities.refuse(self.sessions.at, refused),
             }
             if ask.send_timeout(self.request(&version, &nonce, refused), DEADLINE).await.is_err() {
                 return self.gone("it takes no more requests");
@@ -152,7 +133,7 @@ impl Watch {
     }
 
     async fn take(&self, answer: DiscoveryResponse) -> Result<(), Refused> {
-        let (sds, provider) = (self.sds.clone(), Arc::clone(self.identities.provider()));
+        let (sds, provider) = (self.sds.clone(), Arc::clone(self.sessions.identities.provider()));
         // It may name files, and a file system may hang.
         let read = tokio::task::spawn_blocking(move || secrets::read(&sds, &answer, &provider)).await;
         let mut brought = read.unwrap_or_else(|_| Err(Refused::new("source", "reading the secrets failed")))?;
@@ -183,7 +164,7 @@ impl Watch {
             (next.trust, next.crls) = (Some(trust), crls);
         }
         if secrets::whole(&next, &self.sds) {
-            let offered = self.identities.offer(self.at, next.clone());
+            let offered = self.sessions.identities.offer(self.sessions.at, next.clone());
             if offered.is_err() && secrets::whole(&kept.held, &self.sds) {
                 return offered;
             }
@@ -192,7 +173,7 @@ impl Watch {
         } else {
             kept.held = next;
         }
-        kept.waits = None;
+        self.sessions.took();
         Ok(())
     }
 

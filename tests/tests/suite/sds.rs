@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
 use oilskin_tests::sds::{Sds, certificate, trust};
-use oilskin_tests::secured::{Open, served};
+use oilskin_tests::secured::{Open, served, under_load};
 use oilskin_tests::tools::Killed;
 use oilskin_tests::{Nginx, Proxy, Upstream, client, tools};
 use tempfile::TempDir;
@@ -161,39 +160,13 @@ fn pushes_under_load_fail_no_request() {
     let process = bench.start("?trust=");
     until_ready(&process);
     let port = process.address().port();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let held = scope.spawn(|| {
-            let mut h2load = tools::program("h2load");
-            h2load.args(["-c", "24", "-t", "1", "-D", "8"]).arg(format!("https://localhost:{port}/x"));
-            tools::run(&mut h2load)
+    let fresh = || bench.curl(port, false).status.success();
+    under_load(port, fresh, |at| {
+        server.put(vec![bench.pair(["second", "first"][at % 2])]);
+        let version = (at + 2).to_string();
+        tools::until("an acknowledgement", || {
+            (server.requests().last().unwrap().version_info == version).then_some(())
         });
-        let fresh: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut count = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        let answer = bench.curl(port, false);
-                        assert!(answer.status.success(), "{answer:?}");
-                        count += 1;
-                    }
-                    count
-                })
-            })
-            .collect();
-        for at in 0..60 {
-            server.put(vec![bench.pair(["second", "first"][at % 2])]);
-            let version = (at + 2).to_string();
-            tools::until("an acknowledgement", || {
-                (server.requests().last().unwrap().version_info == version).then_some(())
-            });
-            tools::pause(std::time::Duration::from_millis(80));
-        }
-        let report = held.join().unwrap();
-        done.store(true, Ordering::Relaxed);
-        assert!(report.contains(" 0 failed, 0 errored, 0 timeout"), "{report}");
-        let count: u32 = fresh.into_iter().map(|one| one.join().unwrap()).sum();
-        assert!(count > 20, "{count}");
     });
     let refused = server.requests().into_iter().find(|request| request.error_detail.is_some());
     assert!(refused.is_none(), "{refused:?}");

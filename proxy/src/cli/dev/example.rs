@@ -34,7 +34,7 @@ impl Example {
         Ok(Self::Encrypted(members))
     }
 
-    pub(super) fn text(&self, listen: SocketAddr, demo: SocketAddr) -> String {
+    pub(super) fn text(&self, listen: &str, demo: SocketAddr) -> String {
         let stored = match self {
             Self::Encrypted(members) if members.is_empty() => "plaintext, as no rule selects any of this".to_owned(),
             Self::Encrypted(members) => format!("ciphertext in {}", members.join(", ")),
@@ -47,8 +47,8 @@ impl Example {
         };
         format!(
             "\nIn a second terminal, as the app would:\n\n  \
-             curl --json '{CUSTOMER}' http://{listen}/customers/1\n  \
-             curl http://{listen}/customers/1      # what the app reads back: plaintext\n  \
+             curl --json '{CUSTOMER}' {listen}/customers/1\n  \
+             curl {listen}/customers/1      # what the app reads back: plaintext\n  \
              curl http://{demo}/customers/1      # what the store holds: {stored}\n\n\
              What the store is given appears here. Ctrl-C ends it.\n"
         )
