@@ -82,49 +82,74 @@ fn what_the_page_on_tls_shows_is_a_configuration() {
     let read = |name: &str, vars: std::collections::BTreeMap<String, String>| {
         oilskin_tests::config::parse(&vars).unwrap_or_else(|problems| panic!("{name}: {problems}"))
     };
-    let documents: Vec<&str> = blocks(&page, "yaml").into_iter().filter(|block| !block.starts_with("spec:")).collect();
-    assert_eq!(documents.len(), 2, "a listener by files, and both sides by a source");
+    let documents = blocks(&page, "yaml").into_iter().filter(|block| !is_of_kubernetes(block));
+    let documents: Vec<&str> = documents.collect();
+    assert_eq!(documents.len(), 4, "a listener by files, SDS, Vault, SPIFFE");
     for document in documents {
         let config = read(document, [("OILSKIN_CONFIG_YAML".to_owned(), completed(document))].into());
         assert!(config.listeners.iter().any(|listener| listener.tls.is_some()), "{document}");
     }
-    let settings = blocks(&page, "sh");
-    assert_eq!(settings.len(), 2);
+    // Others run programs.
+    let settings = blocks(&page, "sh").into_iter().filter(|block| !block.contains("bao ") && !block.contains("curl "));
+    let settings: Vec<&str> = settings.collect();
+    assert_eq!(settings.len(), 4, "by files, SDS, Vault, SPIFFE");
     for block in settings {
         // As a shell reads them.
         let script = format!("set -aeu\n{block}\nenv -0");
         let mut shell = tools::program("sh");
         let printed = tools::run(shell.env_clear().env("PATH", "/usr/bin:/bin").args(["-c", &script]));
-        let shown = printed.split('\0').filter_map(|one| one.split_once('='));
-        let mut vars: std::collections::BTreeMap<String, String> = shown
-            .filter(|(name, _)| name.starts_with("OILSKIN_"))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        assert!(vars.len() >= 4, "{vars:?}");
-        let base = match block.contains("OILSKIN_INGRESS") {
-            true => [
-                ("OILSKIN_APP", "http://127.0.0.1:1"),
-                ("OILSKIN_INGRESS_LISTEN", "127.0.0.1:0"),
-                ("OILSKIN_UPSTREAM", "https://store.test"),
-            ],
-            false => {
-                [("OILSKIN_UPSTREAM", "http://127.0.0.1:1"), ("OILSKIN_LISTEN", "127.0.0.1:0"), ("OILSKIN_LOG", "info")]
-            }
-        };
-        vars.extend(base.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let config = read(block, vars);
+        let config = read(block, with_ends(printed.split('\0')));
         assert!(config.listeners.iter().any(|listener| listener.tls.is_some()), "{block}");
     }
 }
 
+/// The settings among `NAME=VALUE`, with what they need besides.
+fn with_ends<'v>(shown: impl Iterator<Item = &'v str>) -> std::collections::BTreeMap<String, String> {
+    let known = ["OILSKIN_", "VAULT_", "SPIFFE_"];
+    let mut vars: std::collections::BTreeMap<String, String> = shown
+        .filter_map(|one| one.split_once('='))
+        .filter(|(name, _)| known.iter().any(|known| name.starts_with(known)))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert!(vars.len() >= 3, "{vars:?}");
+    let any = |begin: &str| vars.keys().any(|name| name.starts_with(begin));
+    let secure = any("OILSKIN_UPSTREAM_");
+    let mut more = vec![("OILSKIN_UPSTREAM", if secure { "https://store.test" } else { "http://127.0.0.1:1" })];
+    if any("OILSKIN_INGRESS") {
+        more.extend([("OILSKIN_APP", "http://127.0.0.1:1"), ("OILSKIN_INGRESS_LISTEN", "127.0.0.1:0")]);
+    }
+    vars.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    vars
+}
+
+fn is_of_kubernetes(block: &str) -> bool {
+    block.starts_with("spec:") || block.starts_with("apiVersion:")
+}
+
 #[test]
-fn the_volume_that_the_page_on_tls_shows_is_yaml_and_mounts_the_socket_s_folder() {
+fn what_the_page_on_tls_shows_of_pods_is_yaml_mounts_what_is_named_and_is_a_configuration() {
     let page = std::fs::read_to_string(tools::top().join("docs/tls.md")).unwrap();
-    let pod = blocks(&page, "yaml").into_iter().find(|block| block.starts_with("spec:")).unwrap();
-    let script = "import sys,yaml;c=yaml.safe_load(sys.argv[1])['spec']['template']['spec']['containers'][0];\
-                  print(c['volumeMounts'][0]['mountPath'])";
-    let path = tools::run(tools::python().args(["-c", script, pod]));
-    assert!(page.contains(&format!("sds:unix:{}/socket", path.trim())), "{path}");
+    let pods = blocks(&page, "yaml").into_iter().filter(|block| is_of_kubernetes(block));
+    let script = "import sys,yaml\n\
+                  spec = yaml.safe_load(sys.argv[1])['spec']\n\
+                  for c in spec.get('template', {'spec': {'containers': []}})['spec']['containers']:\n\
+                  \x20   print('\\n'.join(m['mountPath'] for m in c['volumeMounts']))\n\
+                  \x20   print('\\n'.join(e['name'] + '=' + e['value'] for e in c.get('env', [])))\n";
+    let mut mounted = Vec::new();
+    for pod in pods {
+        let said = tools::run(tools::python().args(["-c", script, pod]));
+        let (settings, paths): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.contains('='));
+        mounted.extend(paths.into_iter().map(str::to_owned));
+        if !settings.is_empty() {
+            let vars = with_ends(settings.into_iter());
+            oilskin_tests::config::parse(&vars).unwrap_or_else(|problems| panic!("{pod}: {problems}"));
+        }
+    }
+    mounted.retain(|path| !path.is_empty());
+    assert_eq!(mounted.len(), 3, "{mounted:?}");
+    for path in mounted {
+        assert!(page.contains(&format!("{path}/tls.crt")) || page.contains(&format!("unix:{path}/")), "{path}");
+    }
 }
 
 #[test]
