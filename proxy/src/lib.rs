@@ -47,4 +47,6 @@ pub use error::page as errors_page;
 pub use keys::KeyError;
 pub use offline::{Offline, OfflineError, Phase};
 pub use snapshot::BuildError;
+#[doc(hidden)]
+pub use tls::examined;
 pub use tls::provider as tls_provider;

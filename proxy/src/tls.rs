@@ -38,6 +38,7 @@ macro_rules! signatures_by_provider {
 mod accept;
 mod configs;
 mod dev;
+mod examined;
 mod files;
 mod forwarded;
 mod gathering;
@@ -58,6 +59,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub(crate) use accept::{Judged, Secured, Verdict, accept, has_ended, reason, settled};
+pub use examined::examined;
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 #[cfg(feature = "vault")]

@@ -1,6 +1,7 @@
 //! What a fuzzer asks of each parser: one function a target. cargo-fuzz runs them on nightly, the suite on stable over the
 //! committed corpus and a seeded generator, so both hold the very same claims.
 
+mod certificate;
 mod config;
 mod generate;
 mod json;
@@ -16,7 +17,8 @@ pub use generate::Generator;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus' folder.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
+    ("certificate", certificate::certificate),
     ("config", config::config),
     ("json", json::json),
     ("keyset", keyset::keyset),

@@ -28,6 +28,11 @@ fn holds(name: &str, cases: usize) {
 }
 
 #[test]
+fn any_certificate_of_a_stranger_is_kept_out_and_says_nothing_in_our_name() {
+    holds("certificate", 100_000);
+}
+
+#[test]
 fn any_configuration_is_read_or_refused_in_words() {
     holds("config", 50_000);
 }
