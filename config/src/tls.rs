@@ -42,6 +42,8 @@ pub struct UpstreamTls {
     pub server_name: Option<String>,
     /// Who the upstream must be; empty: the name decides.
     pub allow: Vec<PeerPattern>,
+    /// TLS 1.2, too.
+    pub tls12: bool,
 }
 
 /// Which names in a certificate are meant.

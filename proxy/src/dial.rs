@@ -115,7 +115,8 @@ async fn secure(
             let chain = connection.peer_certificates().unwrap_or_default();
             if has_ended(connection) && !current.state.peers.still_trusts(chain, &tls.name, SystemTime::now()) {
                 metrics.handshake(Peer::Upstream, &Handshake { outcome: "expired", ..done });
-                return Err(io::Error::other(rustls::Error::from(rustls::CertificateError::Expired)));
+                let expired = rustls::Error::from(rustls::CertificateError::Expired);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, expired));
             }
             metrics.handshake(Peer::Upstream, &done);
             state.secure(Secured::upstream(tls, &current, connection));

@@ -15,6 +15,7 @@ use crate::error::{Code, Failure};
 use crate::exchange::Exchange;
 use crate::pool::{Bounds, Lent, Slot};
 use crate::snapshot::{Snapshot, Upstream};
+use crate::tls;
 use crate::worker::Worker;
 
 /// A response whose body still comes over `lent`.
@@ -167,7 +168,7 @@ fn connect_reason(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::TimedOut => "connect_timeout",
         std::io::ErrorKind::ConnectionRefused => "connect_refused",
-        std::io::ErrorKind::InvalidData => "tls",
+        std::io::ErrorKind::InvalidData => tls::reason(error),
         _ => "connect",
     }
 }

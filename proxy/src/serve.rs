@@ -70,7 +70,9 @@ async fn secure(worker: &Worker, listener: usize, stream: Stream, state: &GateSt
     };
     worker.shared.metrics.handshake(telemetry::Peer::App, &done);
     let Some((stream, secured)) = secured else {
-        tracing::info!(target: "oilskin::tls", reason = done.outcome, "a client's handshake failed");
+        let snapshot = worker.snapshot();
+        let named = snapshot.listener_names.get(listener).map(AsRef::as_ref).unwrap_or_default();
+        tracing::info!(target: "oilskin::tls", listener = named, reason = done.outcome, "a client's handshake failed");
         return None;
     };
     state.secure(secured);

@@ -1,7 +1,8 @@
 //! Vault or OpenBao, by `vaultrs`: one token, come by and kept fresh in a task of its own, for everyone who asks.
 //!
-//! `error` says what an answer means, `wire` how the server is reached, `login` how a token is come by, `token` is its life.
+//! `client` asks, `error` says what an answer means, `wire` how the server is reached, `login` how a token is come by, `token` is its life.
 
+mod client;
 mod error;
 mod login;
 mod token;
@@ -14,9 +15,8 @@ use arc_swap::ArcSwapOption;
 use oilskin_config::{self as config, Config, Protocol, VaultAddress, VaultPki};
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use vaultrs::client::VaultClient;
-use vaultrs::error::ClientError;
 
+pub(crate) use client::Client;
 pub(crate) use error::Error;
 
 use crate::snapshot::BuildError;
@@ -116,7 +116,7 @@ impl Caller {
     ///
     /// # Errors
     /// Why there is no token.
-    pub(crate) async fn client(&self) -> Result<VaultClient, Error> {
+    pub(crate) async fn client(&self) -> Result<Client, Error> {
         let changed = self.vault.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
@@ -131,7 +131,7 @@ impl Caller {
     }
 
     /// A client with this token; an empty one is none.
-    fn client_with(&self, token: &str) -> Result<VaultClient, Error> {
+    fn client_with(&self, token: &str) -> Result<Client, Error> {
         let mut held = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
         let number = wire::number(self.vault.tls.as_deref());
         let wire = match held.take().filter(|wire| wire.is(number)) {
@@ -140,7 +140,7 @@ impl Caller {
         };
         let client = wire.client(&self.vault.settings, token);
         *held = Some(wire);
-        client
+        Ok(client)
     }
 
     /// An answer within a deadline, counted under `operation`. A denial wakes who looks after the token.
@@ -151,11 +151,11 @@ impl Caller {
         &self,
         deadline: Duration,
         operation: &'static str,
-        asked: impl Future<Output = Result<T, ClientError>>,
+        asked: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let answer = match timeout(deadline, asked).await {
             Err(_) => Err(Error::slow(deadline)),
-            Ok(answer) => answer.map_err(Error::from),
+            Ok(answer) => answer,
         };
         self.vault.calls.ended(operation, answer.as_ref().map_or_else(Error::reason, |_| "ok"));
         if answer.as_ref().is_err_and(Error::is_denied) {

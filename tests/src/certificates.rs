@@ -46,7 +46,7 @@ impl Authority {
         let this = Self { folder: tempfile::tempdir().unwrap() };
         this.openssl(|openssl| {
             openssl
-                .args(["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=tests", "-days", "30"])
+                .args(["req", "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=tests", "-days", "400"])
                 .args(key_arguments("ec:P-256"))
         });
         let settings = "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\ndefault_md=sha256\ndefault_crl_days=30\n\

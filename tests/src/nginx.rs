@@ -30,20 +30,22 @@ impl Nginx {
 
     /// The same over TLS, with these files; `protocol` is empty or `http2`.
     pub fn tls_store(protocol: &str, certificate: &str, key: &str) -> Self {
-        let tls = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+        let tls = format!("ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key};");
         Self::start(&format!("ssl {protocol}"), &tls)
     }
 
     /// The same over TLS, which sends so many bytes a second.
     pub fn slow_tls_store(protocol: &str, certificate: &str, key: &str, rate: &str) -> Self {
-        let tls = format!("ssl_certificate {certificate}; ssl_certificate_key {key}; limit_rate {rate};");
+        let tls = format!(
+            "ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key}; limit_rate {rate};"
+        );
         Self::start(&format!("ssl {protocol}"), &tls)
     }
 
     /// The same, for clients with a certificate of this authority.
     pub fn mtls_store(certificate: &str, key: &str, ca: &str) -> Self {
         let tls = format!(
-            "ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_client_certificate {ca}; ssl_verify_client on;"
+            "ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_client_certificate {ca}; ssl_verify_client on;"
         );
         Self::start("ssl", &tls)
     }

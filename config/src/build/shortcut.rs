@@ -3,7 +3,7 @@
 use super::routes::{Traffic, check, ops, upstream};
 use super::rules::{checked, plain};
 use super::sockets::Socket;
-use super::tls::{NOT_ON_UNIX, Parts};
+use super::tls::{NOT_ON_UNIX, Parts, tls12};
 use super::{Reader, one_of};
 use crate::env::Settings;
 use crate::problem::{Place, Problem};
@@ -113,6 +113,7 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
     });
     let access_log = v.read("OILSKIN_ACCESS_LOG", value::boolean).unwrap_or(false);
     let upstream_tls = v.tls("OILSKIN_UPSTREAM", "CA_FILE", Parts::upstream);
+    let oldest = v.read("OILSKIN_UPSTREAM_MIN_TLS", tls12);
     let tls = v.tls("OILSKIN_TLS", "CLIENT_CA_FILE", Parts::listener);
     let app_tls = v.tls("OILSKIN_INGRESS_TLS", "CLIENT_CA_FILE", Parts::listener);
     let listen = v.read("OILSKIN_LISTEN", value::bind);
@@ -161,6 +162,7 @@ pub(super) fn traffic(r: &mut Reader<'_>, vars: &Settings, warnings: &mut Vec<St
         }
         let bind = listen.unwrap_or(Bind::Tcp(([127, 0, 0, 1], 16001).into()));
         let upstream_tls = upstream_tls.or_else(|| Parts::default().upstream().ok());
+        let upstream_tls = upstream_tls.map(|tls| UpstreamTls { tls12: oldest.unwrap_or(false), ..tls });
         side("egress", (url, upstream_tls), bind, Direction::Egress, Trust::Bind, tls);
     }
     for (prefix, made, lacking) in

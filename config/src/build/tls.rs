@@ -16,6 +16,11 @@ pub(super) fn path(text: &str) -> value::Read<PathBuf> {
     }
 }
 
+/// Whether the oldest version named is 1.2.
+pub(super) fn tls12(text: &str) -> value::Read<bool> {
+    one_of(&[("1.3", false), ("1.2", true)], text)
+}
+
 pub(super) const NOT_ON_UNIX: &str =
     "a Unix socket stays inside this machine and speaks no TLS: its peers are told by their file rights";
 
@@ -97,7 +102,7 @@ impl Parts {
         let named = self.source.is_some();
         let identity = self.source()?;
         let only_own_ca = named && identity.gives_trust();
-        Ok(UpstreamTls { identity, only_own_ca, server_name: None, allow: self.allow })
+        Ok(UpstreamTls { identity, only_own_ca, server_name: None, allow: self.allow, tls12: false })
     }
 }
 
@@ -138,7 +143,7 @@ pub(super) fn listener(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<List
     let read = parts.listener();
     let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional), ("none", ClientAuth::None)];
     let auth = r.setting(node, at, "client_auth", |text| one_of(&words, text));
-    let tls12 = r.setting(node, at, "min_version", |text| one_of(&[("1.3", false), ("1.2", true)], text));
+    let tls12 = r.setting(node, at, "min_version", tls12);
     let forward_client_cert = r.setting(node, at, "forward_client_cert", value::boolean).unwrap_or(false);
     let mut more = Vec::new();
     for (index, item) in r.list(node, at, "more").into_iter().enumerate() {
@@ -186,12 +191,13 @@ pub(super) fn upstream(r: &mut Reader<'_>, node: &Node, at: &str) -> Option<Upst
     let parts = parts(r, node, at, "ca_file");
     let only_own_ca = r.setting(node, at, "roots", |text| one_of(&[("system", false), ("own", true)], text));
     let server_name = r.setting(node, at, "server_name", value::host);
+    let tls12 = r.setting(node, at, "min_version", tls12).unwrap_or(false);
     let trusts = parts.ca.is_some() || parts.source.as_ref().is_some_and(Source::gives_trust);
     if only_own_ca == Some(true) && !trusts {
         lacks(r, &node.place, at, ("ca_file", "missing: with roots: own nothing else vouches for the upstream"));
     }
     match parts.upstream() {
-        Ok(tls) => Some(UpstreamTls { only_own_ca: only_own_ca.unwrap_or(tls.only_own_ca), server_name, ..tls }),
+        Ok(tls) => Some(UpstreamTls { only_own_ca: only_own_ca.unwrap_or(tls.only_own_ca), server_name, tls12, ..tls }),
         Err(lack) => {
             lacks(r, &node.place, at, lack);
             None

@@ -1,5 +1,6 @@
 //! Certificates that Vault's or OpenBao's PKI issues.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{is_plain, no_trust, options};
@@ -26,6 +27,28 @@ pub struct VaultPki {
     pub trust: bool,
     /// How often the mount's revocation list is read; none is never.
     pub crl: Option<Duration>,
+}
+
+/// As it was written, its options in one order: two that differ are never shown alike.
+impl fmt::Display for VaultPki {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vault:{}/issue/{}", self.mount, self.role)?;
+        let seconds = |time: Option<Duration>| time.map(|time| format!("{}s", time.as_secs())).unwrap_or_default();
+        let options = [
+            ("common_name", self.common_name.clone()),
+            ("alt_names", self.alt_names.clone()),
+            ("ip_sans", self.ip_sans.clone()),
+            ("uri_sans", self.uri_sans.clone()),
+            ("ttl", seconds(self.ttl)),
+            ("crl", seconds(self.crl)),
+        ];
+        let mut between = '?';
+        for (name, value) in options.iter().filter(|(_, value)| !value.is_empty()) {
+            write!(f, "{between}{name}={value}")?;
+            between = '&';
+        }
+        if self.trust { Ok(()) } else { write!(f, "{between}trust=") }
+    }
 }
 
 const FORM: &str = "must be vault:MOUNT/issue/ROLE?common_name=NAME, with more of alt_names=, ip_sans=, uri_sans=, ttl=24h, trust=, crl=60s";

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
-use rustls::{CertificateError, ClientConnection, CommonState, Error, HandshakeKind, OtherError, ProtocolVersion};
+use rustls::{
+    AlertDescription, CertificateError, ClientConnection, CommonState, Error, HandshakeKind, OtherError,
+    PeerIncompatible, ProtocolVersion,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -172,10 +175,10 @@ pub(crate) fn has_ended(connection: &CommonState) -> bool {
     connection.peer_certificates().unwrap_or_default().iter().filter_map(not_after).any(|end| now >= end)
 }
 
-/// When the next certificate of a chain ends.
+/// When the next certificate of a chain has ended: the second that stands in it is still its own, for our judge, too.
 fn ends(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
     let now = SystemTime::now();
-    chain.iter().filter_map(not_after).filter(|end| *end > now).min()
+    chain.iter().filter_map(not_after).map(|last| last + Duration::from_secs(1)).filter(|end| *end > now).min()
 }
 
 /// How a handshake ended that succeeded.
@@ -218,6 +221,16 @@ pub(crate) fn reason(error: &io::Error) -> &'static str {
             _ => "certificate",
         },
         Some(Error::NoCertificatesPresented) => "no_certificate",
+        Some(
+            Error::AlertReceived(AlertDescription::ProtocolVersion)
+            | Error::PeerIncompatible(
+                PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+                | PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            ),
+        ) => "tls_version",
         Some(Error::AlertReceived(_)) => "refused_by_peer",
         Some(Error::PeerIncompatible(_)) => "incompatible",
         Some(_) => "protocol",

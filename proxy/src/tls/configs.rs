@@ -75,6 +75,10 @@ pub(crate) fn server(
     if keys.is_empty() {
         return Err(Refused::new("certificate", "there is no certificate to serve with"));
     }
+    if materials.iter().filter_map(|material| material.certificate.as_ref()).any(|one| !one.facts.serves) {
+        let text = "the certificate is not for servers: its extended key usage lacks serverAuth";
+        return Err(Refused::new("purpose", text));
+    }
     let judge = match (settings.client_auth, materials.first()) {
         (ClientAuth::None, _) | (_, None) => None,
         // Without authorities no client would be asked for a certificate at all.
@@ -128,12 +132,16 @@ pub(crate) fn client(
 ) -> Result<Spoken, Refused> {
     let peers = Arc::new(Peers::new(provider, material, native, &settings.allow, false)?);
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions(true))
+        .with_protocol_versions(versions(settings.tls12))
         .map_err(|error| unusable(&error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(&peers) as Arc<dyn ServerCertVerifier>);
     let mut config = match &material.certificate {
         None => builder.with_no_client_auth(),
+        Some(certificate) if !certificate.facts.connects => {
+            let text = "the certificate is not for clients: its extended key usage lacks clientAuth";
+            return Err(Refused::new("purpose", text));
+        }
         Some(certificate) => {
             let own = SingleCertAndKey::from(Arc::clone(&certificate.key));
             let mut trial = ServerConfig::builder_with_provider(Arc::clone(provider))

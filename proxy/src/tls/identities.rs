@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use oilskin_config::{ListenerTls, Protocol, Source, UpstreamTls};
@@ -14,7 +14,7 @@ use rustls::pki_types::{ServerName, TrustAnchor};
 use super::configs::{self, Served, Spoken};
 use super::dev;
 use super::files::{self, Marks};
-use super::material::{Certificate, Facts, Material, Refused};
+use super::material::{self, Certificate, Facts, Material, Refused};
 use super::peers::Peers;
 use super::sds;
 #[cfg(feature = "spiffe")]
@@ -24,6 +24,9 @@ use crate::vault::Vault;
 
 /// Names each state of ours that connections are made under, over all sources: a newer one is larger.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+/// How often it is looked whether what is held has ended.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// TLS of one listener.
 pub(crate) struct Server {
@@ -93,6 +96,8 @@ pub(super) struct Held {
     name: String,
     material: ArcSwapOption<Material>,
     status: Mutex<Status>,
+    /// When the first of its revocation lists ends that no newer one replaces.
+    lists_end: Mutex<Option<SystemTime>>,
     /// What the files were just before they were first read.
     pub(super) marks: Marks,
     gauge: CertificateGauge,
@@ -108,6 +113,7 @@ impl Held {
             name,
             material: ArcSwapOption::empty(),
             status: Mutex::default(),
+            lists_end: Mutex::default(),
             marks: Marks::new(),
         }
     }
@@ -116,6 +122,7 @@ impl Held {
     pub(super) fn hold(&self, material: Arc<Material>) {
         self.gauge.expires(material.certificate.as_ref().map(|certificate| certificate.facts.not_after));
         self.gauge.refreshed("ok");
+        *self.lists_end.lock().unwrap_or_else(PoisonError::into_inner) = material::lists_end(&material.crls);
         self.material.store(Some(material));
         let status = Status { swapped: Some(SystemTime::now()), refused: None };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
@@ -141,7 +148,14 @@ impl Held {
                 None => "it has given nothing yet".to_owned(),
             });
         };
-        material.certificate.as_ref()?.facts.check(now).err().map(|refused| refused.to_string())
+        let certificate = material.certificate.as_ref().and_then(|one| one.facts.check(now).err());
+        let ended = self.lists_end.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|end| now >= end);
+        certificate.map(|refused| refused.to_string()).or_else(|| {
+            ended.then(|| {
+                "a revocation list has ended: whom its authority vouches for is refused until there is a new one"
+                    .to_owned()
+            })
+        })
     }
 
     /// Whether this certificate is the one that is held.
@@ -237,8 +251,14 @@ impl Identities {
                 Prepared::Client(client, next) => client.now.store(Some(Arc::new(Generation::new(next)))),
             }
         }
+        let serial = material.certificate.as_ref().map(|one| one.facts.serial.clone());
         held.hold(material);
-        tracing::info!(target: "oilskin::tls", source = held.name, "certificates, keys or authorities were changed");
+        tracing::info!(
+            target: "oilskin::tls",
+            source = held.name,
+            serial = serial.as_deref().unwrap_or_default(),
+            "certificates, keys or authorities were changed"
+        );
         Ok(())
     }
 
@@ -291,9 +311,26 @@ impl Identities {
         self.held.iter().map(one).collect()
     }
 
+    /// Says once when what is held has ended.
+    async fn watch_ends(self: Arc<Self>) {
+        let mut told = vec![false; self.held.len()];
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = SystemTime::now();
+            for (held, told) in self.held.iter().zip(&mut told).filter(|(held, _)| held.material.load().is_some()) {
+                let why = held.unusable(now);
+                if let Some(why) = why.as_ref().filter(|_| !*told) {
+                    tracing::error!(target: "oilskin::tls", source = held.name, "what is held cannot be used any more: {why}");
+                }
+                *told = why.is_some();
+            }
+        }
+    }
+
     /// Keeps every source fresh until the process ends.
     pub(crate) async fn keep_fresh(self: Arc<Self>, vault: Option<Arc<Vault>>) {
         let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(Arc::clone(&self).watch_ends());
         for (at, held) in self.held.iter().enumerate() {
             match &held.source {
                 Source::Files(files) => {
@@ -334,9 +371,7 @@ fn shown(source: &Source) -> String {
             return format!("sds:unix:{} ({})", sds.socket.display(), names.join(", "));
         }
         Source::Vault(pki) => {
-            let names = [&pki.common_name, &pki.alt_names, &pki.uri_sans, &pki.ip_sans];
-            let name = names.into_iter().find(|names| !names.is_empty()).map_or("", String::as_str);
-            return format!("vault:{}/issue/{} ({name})", pki.mount, pki.role);
+            return pki.to_string();
         }
         Source::Spiffe(spiffe) => {
             let hint = spiffe.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();

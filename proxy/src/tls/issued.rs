@@ -8,8 +8,7 @@ use backon::ExponentialBackoff;
 use oilskin_config::VaultPki;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::time::sleep;
-use vaultrs::api::pki::requests::GenerateCertificateRequestBuilder;
-use vaultrs::pki::cert;
+use vaultrs::api::pki::requests::{GenerateCertificateRequest, ReadCertificateRequest};
 use zeroize::Zeroizing;
 
 use super::identities::Identities;
@@ -104,16 +103,19 @@ impl Issued {
 
     async fn issue(&self) -> Result<Material, Failed> {
         let client = self.caller.client().await.map_err(Failed::Vault)?;
-        let mut wish = GenerateCertificateRequestBuilder::default();
         let pki = &self.pki;
         let given = |names: &str| (!names.is_empty()).then(|| names.to_owned());
-        given(&pki.common_name).map(|names| wish.common_name(names));
-        given(&pki.alt_names).map(|names| wish.alt_names(names));
-        given(&pki.ip_sans).map(|names| wish.ip_sans(names));
-        given(&pki.uri_sans).map(|names| wish.uri_sans(names));
-        pki.ttl.map(|ttl| wish.ttl(format!("{}s", ttl.as_secs())));
-        let asked = cert::generate(&client, &pki.mount, &pki.role, Some(&mut wish));
-        let given = self.caller.within(DEADLINE, "issue", asked).await.map_err(Failed::Vault)?;
+        let wish = GenerateCertificateRequest {
+            mount: pki.mount.clone(),
+            role: pki.role.clone(),
+            common_name: given(&pki.common_name),
+            alt_names: given(&pki.alt_names),
+            ip_sans: given(&pki.ip_sans),
+            uri_sans: given(&pki.uri_sans),
+            ttl: pki.ttl.map(|ttl| format!("{}s", ttl.as_secs())),
+            ..GenerateCertificateRequest::default()
+        };
+        let given = self.caller.within(DEADLINE, "issue", client.data(wish)).await.map_err(Failed::Vault)?;
         let key = Zeroizing::new(given.private_key);
         let chain = given.ca_chain.unwrap_or_else(|| vec![given.issuing_ca]);
         self.material(&given.certificate, &key, &chain).map_err(Failed::Material)
@@ -133,8 +135,8 @@ impl Issued {
 
     async fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Failed> {
         let client = self.caller.client().await.map_err(Failed::Vault)?;
-        let asked = cert::read(&client, &self.pki.mount, "crl");
-        let given = self.caller.within(DEADLINE, "crl", asked).await.map_err(Failed::Vault)?;
+        let asked = ReadCertificateRequest { mount: self.pki.mount.clone(), serial: "crl".to_owned() };
+        let given = self.caller.within(DEADLINE, "crl", client.data(asked)).await.map_err(Failed::Vault)?;
         material::crls(given.certificate.as_bytes()).map_err(Failed::Material)
     }
 

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, OtherError};
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 /// Longest chain we send or take, in certificates.
@@ -72,6 +72,10 @@ pub(crate) struct Facts {
     pub(crate) names: Vec<String>,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
+    /// Its extended key usage, if any, has server authentication.
+    pub(crate) serves: bool,
+    /// The same with client authentication.
+    pub(crate) connects: bool,
 }
 
 /// Why material cannot be used. The text says what to do and holds nothing of a key.
@@ -155,7 +159,10 @@ impl Facts {
             ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
             _ => None,
         });
+        let usage = certificate.extended_key_usage().ok().flatten().map(|usage| usage.value);
         Ok(Self {
+            serves: usage.is_none_or(|usage| usage.any || usage.server_auth),
+            connects: usage.is_none_or(|usage| usage.any || usage.client_auth),
             serial: certificate.raw_serial_as_string(),
             issuer: certificate.issuer().to_string(),
             names: names.flatten().map(shown).collect(),
@@ -242,13 +249,21 @@ impl Trust {
     /// # Errors
     /// `authority`.
     pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, Refused> {
+        let certificates = certificates(pem)?;
+        let now = SystemTime::now();
         let mut anchors = Vec::new();
-        for certificate in certificates(pem)? {
-            anchors.push(anchor(&certificate)?);
+        for certificate in &certificates {
+            // Bundles keep roots that have ended for a while; they vouch for nobody.
+            if not_after(certificate).is_none_or(|end| now < end) {
+                anchors.push(anchor(certificate)?);
+            } else {
+                tracing::warn!(target: "oilskin::tls", "an authority's certificate that has expired is left out");
+            }
         }
-        match anchors.is_empty() {
-            true => Err(Refused::new("authority", "there is no certificate (PEM) of an authority")),
-            false => Ok(Self::Any(anchors)),
+        match (certificates.is_empty(), anchors.is_empty()) {
+            (true, _) => Err(Refused::new("authority", "there is no certificate (PEM) of an authority")),
+            (false, true) => Err(Refused::new("authority", "every authority's certificate in it has expired")),
+            _ => Ok(Self::Any(anchors)),
         }
     }
 }
@@ -258,19 +273,26 @@ impl Trust {
 /// # Errors
 /// `authority`.
 pub(crate) fn anchor(certificate: &CertificateDer<'_>) -> Result<TrustAnchor<'static>, Refused> {
+    // Whoever has the key of a server's certificate that stands here by mistake could make certificates for everyone.
+    if !parsed(certificate)?.is_ca() {
+        let text =
+            "a certificate in it is no authority's (basicConstraints without CA:TRUE): name the one that signed it";
+        return Err(Refused::new("authority", text));
+    }
     let anchor = webpki::anchor_from_trusted_cert(certificate)
         .map_err(|error| Refused::new("authority", format!("an authority's certificate cannot be used: {error}")))?;
     Ok(anchor.to_owned())
 }
+
+/// The library's own words are numbers.
+const BROKEN_PEM: &str = "the PEM is broken: a section's begin, end or base64 is not whole";
 
 /// The certificates of a text.
 ///
 /// # Errors
 /// `certificate`.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Refused> {
-    CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Refused::new("certificate", format!("the PEM is broken: {error}")))
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| Refused::new("certificate", BROKEN_PEM))
 }
 
 /// The one private key of a text.
@@ -296,11 +318,23 @@ pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Refused>
 pub(crate) fn crls(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Refused> {
     let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| Refused::new("crl", format!("the PEM is broken: {error}")))?;
+        .map_err(|_| Refused::new("crl", BROKEN_PEM))?;
     match lists.is_empty() {
         true => Err(Refused::new("crl", "there is no revocation list (PEM: X509 CRL)")),
         false => Ok(lists),
     }
+}
+
+/// When the first list ends that no newer one of its issuer replaces; none where none ends.
+pub(crate) fn lists_end(lists: &[CertificateRevocationListDer<'_>]) -> Option<SystemTime> {
+    let mut ends: BTreeMap<&[u8], SystemTime> = BTreeMap::new();
+    for list in lists {
+        let Ok((_, list)) = CertificateRevocationList::from_der(list) else { continue };
+        let Some(end) = list.next_update().map(|end| time(end.timestamp())) else { continue };
+        let newest = ends.entry(list.tbs_cert_list.issuer.as_raw()).or_insert(end);
+        *newest = end.max(*newest);
+    }
+    ends.into_values().min()
 }
 
 /// Reads a file that must be one: no directory, no FIFO that would never end, nothing without bound.

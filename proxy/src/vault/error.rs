@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use vaultrs::error::ClientError;
+use rustify::errors::ClientError;
+use vaultrs::api::EndpointError;
 
 /// What is kept of a message of Vault's, in characters.
 const MAX_MESSAGE: usize = 200;
@@ -43,6 +44,10 @@ enum Kind {
 impl Error {
     pub(super) fn slow(deadline: Duration) -> Self {
         Kind::Slow(deadline).into()
+    }
+
+    pub(super) fn malformed() -> Self {
+        Kind::Malformed.into()
     }
 
     pub(super) fn settings(what: impl Into<String>) -> Self {
@@ -91,15 +96,15 @@ impl From<Kind> for Error {
 
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
-        use rustify::errors::ClientError as Rest;
         match error {
-            ClientError::APIError { code, errors } => Self { kind: of(code), said: Some(readable(&errors.join("; "))) },
-            ClientError::RestClientError { source: Rest::ServerResponseError { code, .. } } => of(code).into(),
-            ClientError::RestClientError { source: Rest::RequestError { source, .. } } => {
+            ClientError::ServerResponseError { code, content } => {
+                let errors = content.and_then(|text| serde_json::from_str::<EndpointError>(&text).ok());
+                Self { kind: of(code), said: errors.map(|said| readable(&said.errors.join("; "))) }
+            }
+            ClientError::RequestError { source, .. } | ClientError::ResponseError { source } => {
                 // Of the chain only its end is of use: what the system or TLS says.
                 Self { kind: Kind::Unreachable, said: source.chain().last().map(|cause| readable(&cause.to_string())) }
             }
-            ClientError::RestClientError { source: Rest::ResponseError { .. } } => Kind::Unreachable.into(),
             _ => Kind::Malformed.into(),
         }
     }
@@ -117,9 +122,10 @@ fn of(code: u16) -> Kind {
     }
 }
 
-/// Its first characters, on one line.
+/// Its first characters, on one line, nothing among them that a terminal obeys.
 fn readable(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_MESSAGE).collect()
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().filter(|character| !character.is_control()).take(MAX_MESSAGE).collect()
 }
 
 impl fmt::Display for Error {
@@ -147,12 +153,13 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
-    use vaultrs::error::ClientError;
+    use rustify::errors::ClientError;
 
     use super::Error;
 
     fn answer(code: u16) -> Error {
-        ClientError::APIError { code, errors: vec!["a\nb".to_owned(), "c".repeat(1000)] }.into()
+        let content = format!("{{\"errors\":[\"a\\nb\",\"{}\"]}}", "c".repeat(1000));
+        ClientError::ServerResponseError { code, content: Some(content) }.into()
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use oilskin_config::{Secreted, VaultLogin};
 use vaultrs::api::AuthInfo;
-use vaultrs::auth::approle;
+use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+use vaultrs::api::token::requests::LookupTokenSelfRequest;
 use zeroize::Zeroizing;
 
 use super::error::Error;
@@ -44,8 +45,12 @@ pub(super) async fn login(caller: &Caller) -> Result<Token, Error> {
         VaultLogin::AppRole { mount, role_id, secret_id } => {
             let secret_id = secret(secret_id)?;
             let client = caller.client_with("")?;
-            let asked = approle::login(&client, mount, role_id, &secret_id);
-            caller.within(DEADLINE, "login", asked).await.and_then(token)
+            let asked = LoginWithApproleRequest {
+                mount: mount.clone(),
+                role_id: role_id.clone(),
+                secret_id: secret_id.as_str().to_owned(),
+            };
+            caller.within(DEADLINE, "login", client.auth(asked)).await.and_then(token)
         }
     }
 }
@@ -54,7 +59,7 @@ pub(super) async fn login(caller: &Caller) -> Result<Token, Error> {
 async fn given(caller: &Caller, secreted: &Secreted) -> Result<Token, Error> {
     let text = secret(secreted)?;
     let client = caller.client_with(&text)?;
-    let about = caller.within(DEADLINE, "lookup", vaultrs::token::lookup_self(&client)).await?;
+    let about = caller.within(DEADLINE, "lookup", client.data(LookupTokenSelfRequest {})).await?;
     let lease = Lease::new(about.ttl, about.renewable.unwrap_or(false));
     Ok(Token::new(text, lease))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use vaultrs::api::token::requests::{RenewTokenSelfRequest, RevokeTokenSelfRequest};
 use zeroize::Zeroizing;
 
 use super::error::Error;
@@ -115,7 +116,7 @@ pub(super) async fn leave(vault: &Arc<Vault>) {
     let caller = Caller::new(vault);
     let Ok(client) = caller.client_with(token.text()) else { return };
     // It ends by itself, too; nothing more can be done here.
-    let _ = timeout(LEAVE, caller.within(LEAVE, "revoke", vaultrs::token::revoke_self(&client))).await;
+    let _ = timeout(LEAVE, caller.within(LEAVE, "revoke", client.done(RevokeTokenSelfRequest {}))).await;
 }
 
 /// What a file is, without reading it.
@@ -207,8 +208,12 @@ impl Keeper {
         let mut waits = backoff::waits(LONGEST);
         loop {
             let Ok(client) = self.caller.client_with(token.text()) else { return false };
-            let asked = vaultrs::token::renew_self(&client, None);
-            match self.caller.within(DEADLINE, "renew", asked).await.and_then(login::token) {
+            match self
+                .caller
+                .within(DEADLINE, "renew", client.auth(RenewTokenSelfRequest::default()))
+                .await
+                .and_then(login::token)
+            {
                 Ok(renewed) => {
                     // Near the end of what it may live a renewal gives less and less.
                     let enough = renewed.lease.life >= token.lease.life.map(|life| life / 2) || !self.vault.logs_in();

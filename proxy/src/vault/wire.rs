@@ -8,8 +8,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
 use vaultrs::api::EndpointMiddleware;
-use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
 
+use super::client::{Bounded, Client};
 use super::error::Error;
 use crate::tls;
 
@@ -73,25 +73,14 @@ impl Wire {
     }
 
     /// With this token; an empty one is none.
-    pub(super) fn client(&self, settings: &config::Vault, token: &str) -> Result<VaultClient, Error> {
-        let base = base(settings);
-        // The library would take the environment's for what is not given.
-        let own = VaultClientSettingsBuilder::default()
-            .address(&base)
-            .ca_certs(Vec::new())
-            .identity(None)
-            .token("")
-            .verify(true)
-            .build()
-            .map_err(|error| Error::settings(error.to_string()))?;
+    pub(super) fn client(&self, settings: &config::Vault, token: &str) -> Client {
         let middle = EndpointMiddleware {
             token: token.to_owned(),
             version: "v1".to_owned(),
             wrap: None,
             namespace: settings.namespace.clone(),
         };
-        let http = rustify::clients::reqwest::Client::new(&base, self.http.clone());
-        Ok(VaultClient { http, middle, settings: own })
+        Client { http: Bounded { base: base(settings), http: self.http.clone() }, middle }
     }
 }
 

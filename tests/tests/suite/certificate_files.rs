@@ -234,3 +234,49 @@ fn a_file_that_cannot_be_used_leaves_the_old_state_in_place_while_running() {
     }
     assert!(process.runs() && !process.log().iter().any(|line| line.contains("panic")), "{:?}", process.log());
 }
+
+/// What `oilskin check` says of a listener with these files.
+fn checked(vars: &[(&str, &str)]) -> (Option<i32>, String) {
+    let keys = Keys::new();
+    let mut oilskin = process::command(&keys);
+    oilskin.arg("check").env("OILSKIN_UPSTREAM", "https://127.0.0.1:9").envs(vars.iter().copied());
+    let told = oilskin.output().unwrap();
+    (told.status.code(), String::from_utf8_lossy(&told.stderr).into_owned())
+}
+
+#[test]
+fn certificates_in_places_they_are_not_made_for_are_refused() {
+    let authority = Authority::new();
+    authority.issue("server", &Wish::default());
+    authority.issue("web", &Wish { usage: "serverAuth", ..Wish::default() });
+    authority.issue("client", &Wish { usage: "clientAuth", ..Wish::default() });
+    authority.openssl(|openssl| {
+        openssl.args(["x509", "-in", "ca.pem", "-signkey", "ca.key", "-days", "-1", "-out", "over.pem"])
+    });
+    let file = |name: &str| authority.path(name);
+    let (server, server_key) = (file("server.pem"), file("server.key"));
+    let listener = [("OILSKIN_TLS_CERT_FILE", server.as_str()), ("OILSKIN_TLS_KEY_FILE", &server_key)];
+    let (client, client_key, web, web_key) = (file("client.pem"), file("client.key"), file("web.pem"), file("web.key"));
+    let over = file("over.pem");
+    let cases = [
+        (vec![("OILSKIN_TLS_CERT_FILE", client.as_str()), ("OILSKIN_TLS_KEY_FILE", &client_key)], "lacks serverAuth"),
+        (
+            vec![("OILSKIN_UPSTREAM_CERT_FILE", web.as_str()), ("OILSKIN_UPSTREAM_KEY_FILE", &web_key)],
+            "lacks clientAuth",
+        ),
+        ([&listener[..], &[("OILSKIN_TLS_CLIENT_CA_FILE", web.as_str())]].concat(), "no authority's"),
+        (vec![("OILSKIN_UPSTREAM_CA_FILE", server.as_str())], "no authority's"),
+        (vec![("OILSKIN_UPSTREAM_CA_FILE", over.as_str())], "every authority's certificate in it has expired"),
+    ];
+    for (vars, says) in cases {
+        let (code, told) = checked(&vars);
+        assert_eq!(code, Some(78), "{says}: {told}");
+        assert!(told.contains(says), "{says}: {told}");
+    }
+    // One that has ended beside one that has not takes nothing away.
+    let both = file("both.pem");
+    let bundle = [std::fs::read(&over).unwrap(), std::fs::read(file("ca.pem")).unwrap()].concat();
+    std::fs::write(&both, bundle).unwrap();
+    let (code, told) = checked(&[("OILSKIN_UPSTREAM_CA_FILE", &both)]);
+    assert_eq!(code, Some(0), "{told}");
+}

@@ -6,7 +6,7 @@ use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::process::{self, Process};
 use oilskin_tests::sds::{Sds, certificate, trust};
 use oilskin_tests::secured::{Open, served};
-use oilskin_tests::{Upstream, client, tools};
+use oilskin_tests::{Nginx, Upstream, client, tools};
 
 use super::mtls::{BODY, Bench, text};
 
@@ -249,4 +249,49 @@ fn where_the_service_is_gone_the_metric_tells_the_end_of_what_is_held() {
     assert_eq!(text(&bench.curl(&process, Some((&bench.authority, "client")), &[])), BODY);
     assert!((expiration(&process) - end).abs() < 1.0 && end > 0.0);
     assert!(process.metrics_page().contains("result=\"unreachable\"} 1"), "{}", process.metrics_page());
+}
+
+#[test]
+fn a_connection_ends_with_its_peer_s_certificate_on_both_sides() {
+    let bench = Bench::new();
+    let own = &bench.authority;
+    tools::oilskin();
+    own.leaf("client", &CLIENT, -60..8, &[]);
+    own.leaf("brief", &SERVER, -60..8, &[]);
+    let ca = own.path("ca.pem");
+    let process = bench.start(&[("OILSKIN_TLS_CLIENT_CA_FILE", &ca)]);
+    let nginx = Nginx::tls_store("http2", &own.path("brief.pem"), &own.path("brief.key"));
+    let url = format!("https://localhost:{}", nginx.address().port());
+    let outer = Process::start(&bench.keys, &[("OILSKIN_UPSTREAM", &url), ("OILSKIN_UPSTREAM_CA_FILE", &ca)]);
+    assert_eq!(client::json(outer.address(), "GET", "/x", "").status(), 404);
+    let mut open = Open::new(&process, own, &[]);
+    assert!(open.asks());
+    // Asked again and again: none of both is idle.
+    tools::until("the client's end", || (!open.asks()).then_some(()));
+    // The cut may meet a request; the next one finds that no new connection is made, either.
+    tools::until("the upstream's end", || {
+        client::json(outer.address(), "GET", "/x", "");
+        outer.log().iter().any(|line| line.contains("\"reason\":\"expired\"")).then_some(())
+    });
+    process.logged(|line| line.contains("a connection is cut") && line.contains("\"side\":\"app\""));
+    outer.logged(|line| line.contains("a connection is cut") && line.contains("\"side\":\"upstream\""));
+}
+
+#[test]
+fn what_has_ended_while_it_was_held_is_told_once() {
+    let bench = Bench::new();
+    let own = &bench.authority;
+    tools::oilskin();
+    own.leaf("server", &SERVER, -60..6, &[]);
+    own.revoke_many(1, 10);
+    let (ca, crl) = (own.path("ca.pem"), own.path("crl.pem"));
+    let vars = [("OILSKIN_TLS_CLIENT_CA_FILE", ca.as_str()), ("OILSKIN_TLS_CRL_FILE", &crl)];
+    let process = bench.start(&vars);
+    process.logged(|line| line.contains("cannot be used any more: the certificate has expired"));
+    own.issue("server", &SERVER);
+    process.logged(|line| line.contains("were changed"));
+    process.logged(|line| line.contains("cannot be used any more: a revocation list has ended"));
+    until_not_ready(&process, "a revocation list has ended");
+    let told = process.log().iter().filter(|line| line.contains("cannot be used any more")).count();
+    assert_eq!(told, 2, "{:?}", process.log());
 }

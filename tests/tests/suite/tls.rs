@@ -4,10 +4,10 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use oilskin_tests::certificates::Authority;
+use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
-use oilskin_tests::{Nginx, Proxy, Upstream, tools};
+use oilskin_tests::{Nginx, Proxy, Upstream, client, peers, tools};
 
 fn yaml(upstreams: &[(&str, String, &str)]) -> String {
     let mut text = "listeners: [{name: out, bind: 127.0.0.1:0, direction: egress}]\nupstreams:\n".to_owned();
@@ -93,11 +93,11 @@ fn a_certificate_that_cannot_be_trusted_is_a_502_and_nothing_is_forwarded() {
         .collect();
     let keys = Keys::new();
     let process = Process::start(&keys, &[("OILSKIN_CONFIG_YAML", &yaml(&upstreams))]);
-    for (name, nginx) in &origins {
+    for ((name, nginx), reason) in origins.iter().zip(["name", "expired", "unknown_authority", "protocol"]) {
         let answer = oilskin_tests::client::json(process.address(), "PUT", &format!("/{name}/x"), BODY);
         assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream_unreachable"), "{name}");
         let line = process.logged(|line| line.contains(&format!("\"route\":\"{name}\"")));
-        assert!(line.contains("\"reason\":\"tls\""), "{line}");
+        assert!(line.contains(&format!("\"reason\":\"{reason}\"")), "{line}");
         assert!(!nginx.requests().contains("PUT"), "{name}: {}", nginx.requests());
         assert!(!nginx.file(&format!("/{name}/x")).exists());
     }
@@ -167,4 +167,22 @@ fn a_ca_file_without_a_certificate_is_an_error_that_names_it() {
         assert_eq!(output.status.code(), Some(78), "{said}");
         assert!(said.contains(name), "{said}");
     }
+}
+
+#[test]
+fn an_upstream_of_tls_1_2_is_spoken_to_only_where_that_is_asked_for() {
+    let authority = Authority::new();
+    authority.issue("server", &Wish::default());
+    let old = peers::openssl(&authority, &["-tls1_2"]);
+    let (url, ca) = (format!("https://localhost:{}", old.address().port()), authority.path("ca.pem"));
+    let keys = Keys::new();
+    let asked = |more: &[(&str, &str)]| {
+        let vars = [&[("OILSKIN_UPSTREAM", url.as_str()), ("OILSKIN_UPSTREAM_CA_FILE", &ca)][..], more].concat();
+        let process = Process::start(&keys, &vars);
+        (client::json(process.address(), "GET", "/x", "").status(), process)
+    };
+    let (status, process) = asked(&[]);
+    assert_eq!(status, 502);
+    process.logged(|line| line.contains("\"reason\":\"tls_version\""));
+    assert_eq!(asked(&[("OILSKIN_UPSTREAM_MIN_TLS", "1.2")]).0, 200);
 }

@@ -135,7 +135,9 @@ fn a_certificate_is_issued_over_mtls_by_app_role_and_its_authority_vouches_for_c
     assert!(!bench.gets_in(&process, Some("stranger")));
     let page = process.metrics_page();
     assert!(
-        page.contains("oilskin_cert_expiration_timestamp_seconds{source=\"vault:pki/issue/web (localhost)\"}"),
+        page.contains(
+            "oilskin_cert_expiration_timestamp_seconds{source=\"vault:pki/issue/web?common_name=localhost&ttl=3600s\"}"
+        ),
         "{page}"
     );
     // Nothing of the road is told: no secret, no token, no key, no body.
@@ -321,4 +323,26 @@ fn settings_of_vault_that_cannot_be_are_told_where_something_asks_and_only_there
     for text in ["VAULT_ADDR: missing", "OILSKIN_VAULT_ROLE_ID: missing", "OILSKIN_VAULT_SECRET_ID_FILE: missing"] {
         assert!(told.contains(text), "{text}: {told}");
     }
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    let keys = Keys::new();
+    let endless = Upstream::scripted(|_, stream| {
+        use std::io::Write;
+        let piece = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        while stream.write_all(&piece).is_ok() {}
+        oilskin_tests::upstream::Then::Close
+    });
+    let url = endless.url();
+    let vars = [
+        ("OILSKIN_UPSTREAM", "http://127.0.0.1:9"),
+        ("OILSKIN_TLS_SOURCE", SOURCE),
+        ("VAULT_ADDR", &url),
+        ("VAULT_TOKEN", ROOT),
+    ];
+    let process = Process::start(&keys, &vars);
+    process.logged(|line| line.contains("its answer is longer than"));
+    assert!(process.peak_memory() < 150 << 20, "{}", process.peak_memory());
 }
