@@ -7,6 +7,12 @@ use zeroize::Zeroizing;
 
 use crate::UpstreamTls;
 
+/// Whether a mount or a role can be named so: letters, digits, dots, dashes and underscores, slashes between them.
+pub(crate) fn is_mount(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    text.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(word))
+}
+
 /// A text that is shown nowhere, and wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);

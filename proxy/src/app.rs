@@ -263,7 +263,7 @@ fn control(
     })
 }
 
-fn shown(bind: &Bind) -> String {
+pub(crate) fn shown(bind: &Bind) -> String {
     match bind {
         Bind::Tcp(address) => address.to_string(),
         Bind::AnyPort(port) => format!("[::]:{port}"),

@@ -3,10 +3,8 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::tls::{Facts, Identities, Report};
+use crate::tls::{Facts, Identities, Report, stamp};
 
 /// Every source, its certificate, its last change and its last refusal.
 pub(crate) fn document(identities: &Identities) -> Value {
@@ -41,11 +39,4 @@ fn add(facts: &Facts, shown: &mut serde_json::Map<String, Value>) {
     shown.insert("not_before".to_owned(), stamp(facts.not_before).into());
     shown.insert("not_after".to_owned(), stamp(facts.not_after).into());
     shown.insert("days_left".to_owned(), left.into());
-}
-
-/// RFC 3339, whole seconds.
-fn stamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }

@@ -29,6 +29,7 @@ mod ready;
 mod rewrite;
 mod route;
 mod rules;
+mod said;
 mod serve;
 mod snapshot;
 mod stream;

@@ -60,13 +60,15 @@ use rustls::crypto::CryptoProvider;
 
 pub(crate) use accept::{Judged, Secured, Verdict, accept, has_ended, reason, settled};
 pub use examined::examined;
+#[cfg(feature = "vault")]
+pub(crate) use files::{Mark, mark};
 pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 #[cfg(feature = "vault")]
 pub(crate) use issued::watch as watch_issued;
 #[cfg(feature = "vault")]
 pub(crate) use material::read;
-pub(crate) use material::{Facts, Refused};
+pub(crate) use material::{Facts, Refused, stamp};
 pub(crate) use wide::Wide;
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.

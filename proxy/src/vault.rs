@@ -143,11 +143,25 @@ impl Caller {
         Ok(client)
     }
 
-    /// An answer within a deadline, counted under `operation`. A denial wakes who looks after the token.
+    /// The same as [`Caller::counted`]; a denial wakes who looks after the token.
     ///
     /// # Errors
     /// What the answer means.
     pub(crate) async fn within<T>(
+        &self,
+        deadline: Duration,
+        operation: &'static str,
+        asked: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let answer = self.counted(deadline, operation, asked).await;
+        if answer.as_ref().is_err_and(Error::is_denied) {
+            self.vault.denied.notify_one();
+        }
+        answer
+    }
+
+    /// An answer within a deadline, counted under `operation`.
+    async fn counted<T>(
         &self,
         deadline: Duration,
         operation: &'static str,
@@ -158,9 +172,6 @@ impl Caller {
             Ok(answer) => answer,
         };
         self.vault.calls.ended(operation, answer.as_ref().map_or_else(Error::reason, |_| "ok"));
-        if answer.as_ref().is_err_and(Error::is_denied) {
-            self.vault.denied.notify_one();
-        }
         answer
     }
 }

@@ -71,9 +71,9 @@ impl Vault {
         format!("http://{}", self.address)
     }
 
-    /// Where it speaks mTLS.
+    /// Where it speaks mTLS, by its address: its certificate is `localhost`'s.
     pub fn tls_url(&self) -> String {
-        format!("https://localhost:{}", self.tls.port())
+        format!("https://{}", self.tls)
     }
 
     /// Its socket.

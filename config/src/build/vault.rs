@@ -6,7 +6,7 @@ use crate::env::Settings;
 use crate::problem::{Place, Problem};
 use crate::table::ROWS;
 use crate::value::{self, Read};
-use crate::vault::{Secret, Secreted, Vault, VaultAddress, VaultLogin};
+use crate::vault::{Secret, Secreted, Vault, VaultAddress, VaultLogin, is_mount};
 use crate::yaml::Node;
 use crate::{Scheme, Target};
 
@@ -33,7 +33,7 @@ pub(super) fn vault(r: &mut Reader<'_>, tree: &Node, vars: &Settings, warnings: 
     }
     let address = match node.get("address") {
         None => {
-            missing(r, node, "address", "missing: https://vault.example:8200");
+            told(r, node, "address", "missing: https://vault.example:8200");
             None
         }
         Some(_) => r.setting(node, "vault", "address", address),
@@ -56,7 +56,7 @@ pub(super) fn vault(r: &mut Reader<'_>, tree: &Node, vars: &Settings, warnings: 
     let tls = match parts.upstream() {
         Ok(tls) => Some(tls),
         Err((key, message)) => {
-            missing(r, node, key, message);
+            told(r, node, key, message);
             None
         }
     };
@@ -74,12 +74,16 @@ fn login(r: &mut Reader<'_>, node: &Node, vars: &Settings, warnings: &mut Vec<St
     }
     match method.unwrap_or(Method::Token) {
         Method::Token => {
+            // They would do nothing, in silence.
+            for key in ["role_id", "secret_id_file", "auth_mount"].iter().filter(|key| node.get(key).is_some()) {
+                told(r, node, key, "is for AppRole: set OILSKIN_VAULT_AUTH=approle (vault.auth)");
+            }
             secret(r, node, vars, "token_file", ("VAULT_TOKEN", "VAULT_TOKEN_FILE"), warnings).map(VaultLogin::Token)
         }
         Method::AppRole => {
             let mount = r.setting(node, "vault", "auth_mount", mount).unwrap_or_else(|| "approle".to_owned());
             if node.get("role_id").is_none() {
-                missing(r, node, "role_id", "missing: AppRole's role");
+                told(r, node, "role_id", "missing: AppRole's role");
             }
             let role_id = r.setting(node, "vault", "role_id", header);
             let names = ("OILSKIN_VAULT_SECRET_ID", "OILSKIN_VAULT_SECRET_ID_FILE");
@@ -90,7 +94,7 @@ fn login(r: &mut Reader<'_>, node: &Node, vars: &Settings, warnings: &mut Vec<St
 }
 
 /// Told by its variable where there is no document.
-fn missing(r: &mut Reader<'_>, node: &Node, key: &str, message: &str) {
+fn told(r: &mut Reader<'_>, node: &Node, key: &str, message: &str) {
     let path = join("vault", key);
     match ROWS.iter().find(|row| row.path == path).filter(|_| !matches!(node.place, Place::Document { .. })) {
         Some(row) => r.problems.push(Problem::env(row.env, message)),
@@ -114,7 +118,7 @@ fn secret(
             None
         }
         (None, None) => {
-            missing(r, node, key, "missing: the file with the secret");
+            told(r, node, key, "missing: the file with the secret");
             None
         }
         (Some(text), None) => match header(text) {
@@ -138,13 +142,15 @@ fn address(text: &str) -> Read<VaultAddress> {
         Some(path) => &format!("unix:{path}"),
         None => text,
     };
+    if !["unix:", "http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Err("must be https://NAME:PORT, http://127.0.0.1:PORT or unix:/path".to_owned());
+    }
     let url = value::url::parse(text)?;
     if !url.prefix.is_empty() {
         return Err("Vault's address has no path".to_owned());
     }
     match (url.scheme, url.target) {
         (_, Target::Unix(path)) => Ok(VaultAddress::Unix(path)),
-        (Scheme::H2c, _) => Err("the scheme must be http or https".to_owned()),
         (scheme, Target::Tcp { host, port }) => {
             // 8200 is not a default of the URL, and 443 is what its own clients take.
             Ok(VaultAddress::Tcp { tls: scheme == Scheme::Https, host, port })
@@ -161,9 +167,7 @@ fn header(text: &str) -> Read<String> {
 }
 
 fn mount(text: &str) -> Read<String> {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let fits = text.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(word));
-    match fits {
+    match is_mount(text) {
         true => Ok(text.to_owned()),
         false => Err("must be a mount's path (approle, auth/of/ours without auth/)".to_owned()),
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{is_plain, no_trust, options};
 use crate::value::{self, Read};
+use crate::vault::is_mount;
 
 /// A role of a PKI mount, and what is asked of it. The words are those of its API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +59,7 @@ pub(super) fn parse(text: &str) -> Read<VaultPki> {
     let known = ["common_name", "alt_names", "ip_sans", "uri_sans", "ttl", "trust", "crl"];
     let (path, given) = options(text, &known)?;
     let (mount, role) = path.trim_start_matches('/').rsplit_once("/issue/").ok_or(FORM)?;
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    let mut segments = mount.split('/').chain([role]);
-    if !segments.all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(word)) {
+    if !is_mount(mount) || !is_mount(role) || role.contains('/') {
         return Err("mount and role are letters, digits, dots, dashes and underscores".to_owned());
     }
     if !given.values().all(|given| is_plain(given)) {

@@ -36,7 +36,7 @@ pub(super) fn run(vars: &Vars, printer: &Printer) -> Exit {
             Exit::Done
         }
         Err(error) => {
-            let at = format!("{admin:?}");
+            let at = crate::app::shown(&admin);
             printer.failed(format_args!(
                 "no answer from the admin port ({at}): {error}; is oilskin running with these settings?"
             ))

@@ -6,11 +6,11 @@ use http::HeaderValue;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use super::forwarded;
-use super::material::{self, Facts, Material};
+use super::material::{self, Facts, Material, Trust};
 use super::peers::Peers;
 
-/// What the app would be told of a peer that came with these bytes as its certificate, and whether a listener that knows no authority
-/// lets it in. The bytes are read as a revocation list and as PEM files, too.
+/// What the app would be told of a peer that came with these bytes as its certificate, and whether a listener lets it in that
+/// knows no authority, or none but the peer itself. The bytes are read as a revocation list and as PEM files, too.
 pub fn examined(bytes: &[u8]) -> (Option<HeaderValue>, bool) {
     let provider = super::provider();
     let chain = [CertificateDer::from(bytes.to_vec())];
@@ -22,7 +22,9 @@ pub fn examined(bytes: &[u8]) -> (Option<HeaderValue>, bool) {
         chain.each_ref().map(Facts::of),
     ));
     let lists = Material { crls: vec![CertificateRevocationListDer::from(bytes.to_vec())], ..Material::default() };
-    let taken = [lists, Material::default()].iter().any(|material| {
+    let trust = chain.first().and_then(|one| material::anchor(one).ok()).map(|anchor| Trust::Any(vec![anchor]));
+    let own = Material { trust, ..Material::default() };
+    let taken = [lists, own, Material::default()].iter().any(|material| {
         let judge = Peers::new(&provider, material, &[], &[], false);
         judge.is_ok_and(|judge| judge.still_takes(&chain, SystemTime::now()))
     });

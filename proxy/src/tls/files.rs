@@ -72,21 +72,25 @@ fn paths(files: &Files) -> Vec<&Path> {
     pair.chain([&files.ca, &files.crl].into_iter().flatten().map(PathBuf::as_path)).collect()
 }
 
-/// What the files are, without reading them: device, inode, change and modification times, size; none where there is none.
-pub(super) type Marks = Vec<Option<[i128; 5]>>;
+/// What a file is, without reading it: device, inode, change and modification times, size; none where there is none.
+pub(crate) type Mark = Option<[i128; 5]>;
+
+pub(crate) fn mark(path: &Path) -> Mark {
+    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+    let about = std::fs::metadata(path).ok()?;
+    Some([
+        about.dev().into(),
+        about.ino().into(),
+        nanoseconds(about.mtime(), about.mtime_nsec()),
+        nanoseconds(about.ctime(), about.ctime_nsec()),
+        about.size().into(),
+    ])
+}
+
+/// Those of a source's files.
+pub(super) type Marks = Vec<Mark>;
 
 pub(super) fn marks(files: &Files) -> Marks {
-    let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-    let mark = |path: &Path| {
-        let about = std::fs::metadata(path).ok()?;
-        Some([
-            about.dev().into(),
-            about.ino().into(),
-            nanoseconds(about.mtime(), about.mtime_nsec()),
-            nanoseconds(about.ctime(), about.ctime_nsec()),
-            about.size().into(),
-        ])
-    };
     paths(files).into_iter().map(mark).collect()
 }
 

@@ -158,6 +158,14 @@ impl Held {
         })
     }
 
+    /// What becomes of it where nothing new can be had.
+    fn stays(&self) -> &'static str {
+        match self.material.load().is_some() {
+            true => "what is held serves on",
+            false => "and nothing is held yet",
+        }
+    }
+
     /// Whether this certificate is the one that is held.
     fn has(&self, certificate: &Certificate) -> bool {
         let held = self.material.load();
@@ -269,7 +277,8 @@ impl Identities {
                 target: "oilskin::tls",
                 source = held.name,
                 reason = refused.reason,
-                "certificates are refused, what is held serves on: {refused}"
+                "certificates are refused, {}: {refused}",
+                held.stays()
             );
         }
     }
@@ -281,7 +290,8 @@ impl Identities {
                 target: "oilskin::tls",
                 source = held.name,
                 reason = refused.reason,
-                "a source of certificates is gone, what is held serves on: {refused}"
+                "a source of certificates is gone, {}: {refused}",
+                held.stays()
             );
         }
     }

@@ -4,7 +4,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use backon::ExponentialBackoff;
 use oilskin_config::VaultPki;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::time::sleep;
@@ -13,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::identities::Identities;
 use super::material::{self, Certificate, Material, Refused, Trust};
-use crate::backoff;
+use super::sessions::Sessions;
 use crate::vault::{Caller, Error, Vault};
 
 /// An RSA key is made in seconds.
@@ -22,31 +21,23 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Longest wait after a failure.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// Longest one while nothing is held.
-const EAGER: Duration = Duration::from_secs(4);
-
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Keeps a certificate until the process ends.
 pub(crate) async fn watch(identities: Arc<Identities>, at: usize, pki: VaultPki, vault: Arc<Vault>) {
-    let mut issued = Issued { caller: Caller::new(&vault), shown: vault.shown(), identities, at, pki, held: None };
-    let mut waits: Option<ExponentialBackoff> = None;
+    let sessions = Sessions::new(identities, at);
+    let mut issued = Issued { caller: Caller::new(&vault), shown: vault.shown(), sessions, pki, held: None };
     loop {
-        let wait = match issued.refresh().await {
+        match issued.refresh().await {
             Ok(()) => {
-                waits = None;
-                issued.rest()
+                issued.sessions.took();
+                sleep(issued.rest()).await;
             }
             Err(failed) => {
                 issued.tell(&failed);
-                let longest = if issued.identities.holds(at) { LONGEST } else { EAGER };
-                waits.get_or_insert_with(|| backoff::waits(longest)).next().unwrap_or(longest)
+                issued.sessions.wait().await;
             }
-        };
-        sleep(wait).await;
+        }
     }
 }
 
@@ -57,8 +48,7 @@ enum Failed {
 }
 
 struct Issued {
-    identities: Arc<Identities>,
-    at: usize,
+    sessions: Sessions,
     pki: VaultPki,
     caller: Caller,
     shown: String,
@@ -96,7 +86,7 @@ impl Issued {
             }
         };
         material.crls = lists.unwrap_or_default();
-        self.identities.offer(self.at, material.clone()).map_err(Failed::Material)?;
+        self.sessions.identities.offer(self.sessions.at, material.clone()).map_err(Failed::Material)?;
         self.held = Some(Held { material, due });
         Ok(())
     }
@@ -128,7 +118,7 @@ impl Issued {
         let above = material::certificates(authorities.as_bytes())?;
         chain.extend(above.into_iter().filter(|one| !is_self_issued(one)));
         let key = material::private_key(key.as_bytes())?;
-        let certificate = Certificate::new(chain, key, self.identities.provider())?;
+        let certificate = Certificate::new(chain, key, self.sessions.identities.provider())?;
         let trust = self.pki.trust.then(|| Trust::from_pem(authorities.as_bytes())).transpose()?;
         Ok(Material { certificate: Some(certificate), trust, crls: Vec::new() })
     }
@@ -141,14 +131,15 @@ impl Issued {
     }
 
     fn tell(&self, failed: &Failed) {
+        let Sessions { identities, at, .. } = &self.sessions;
         match failed {
-            Failed::Material(refused) => self.identities.refuse(self.at, refused),
+            Failed::Material(refused) => identities.refuse(*at, refused),
             Failed::Vault(error) => {
                 let text = format!("{} at {}: {}", self.pki.mount, self.shown, error.in_full());
                 let refused = Refused::new(error.reason(), text);
                 match error.is_answer() {
-                    true => self.identities.refuse(self.at, &refused),
-                    false => self.identities.lost(self.at, &refused),
+                    true => identities.refuse(*at, &refused),
+                    false => identities.lost(*at, &refused),
                 }
             }
         }

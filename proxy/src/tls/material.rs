@@ -15,6 +15,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, OtherError};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, ParsedExtension, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
@@ -121,7 +123,9 @@ impl Certificate {
             Error::InconsistentKeys(_) => {
                 Refused::new("mismatch", "the private key does not fit the certificate: they are of two pairs")
             }
-            error => Refused::new("key", format!("the private key cannot be used: {error}")),
+            Error::InvalidCertificate(_) => Refused::new("certificate", "the certificate is not of X.509 version 3"),
+            // The library says no more than that it is none of these.
+            _ => Refused::new("key", "the private key cannot be used: it is RSA of 2,048 to 8,192 bits, ECDSA on P-256 or P-384, or Ed25519 that is taken"),
         })?;
         Ok(Self { key: Arc::new(key), facts })
     }
@@ -177,12 +181,14 @@ impl Facts {
     /// `early`, `expired`.
     pub(crate) fn check(&self, now: SystemTime) -> Result<(), Refused> {
         if now < self.not_before {
-            let text = "the certificate is not valid yet: check this machine's clock and the certificate's notBefore";
+            let from = stamp(self.not_before);
+            let text =
+                format!("the certificate is not valid yet: check this machine's clock and its notBefore, {from}");
             return Err(Refused::new("early", text));
         }
         match now < self.not_after {
             true => Ok(()),
-            false => Err(Refused::new("expired", "the certificate has expired")),
+            false => Err(Refused::new("expired", format!("the certificate has expired, on {}", stamp(self.not_after)))),
         }
     }
 }
@@ -199,6 +205,13 @@ fn shown(name: &GeneralName<'_>) -> String {
         GeneralName::RFC822Name(name) => format!("email:{name}"),
         _ => "other".to_owned(),
     }
+}
+
+/// RFC 3339, whole seconds.
+pub(crate) fn stamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let at = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 fn time(seconds: i64) -> SystemTime {

@@ -21,7 +21,8 @@ use tonic::{Code, Streaming};
 use self::secrets::Brought;
 use super::identities::Identities;
 use super::material::{Certificate, MAX_FILE, Material, Refused};
-use super::sessions::{DEADLINE, Sessions, shortened};
+use super::sessions::{DEADLINE, Sessions};
+use crate::said::shortened;
 
 /// Longest time between two looks at the clock while a certificate's time is still to come.
 const LOOK: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Sessions with something that pushes material, one after the other, and the waits between them.
+//! Sessions with something that gives material, one after the other, and the waits between them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,9 +18,6 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Longest one while nothing is held: the agent may be starting beside us, and everyone waits.
 const EAGER: Duration = Duration::from_secs(4);
-
-/// What is kept of a message that a service sends, in characters.
-const MAX_MESSAGE: usize = 200;
 
 /// Sessions of one source.
 pub(super) struct Sessions {
@@ -43,6 +40,11 @@ impl Sessions {
     /// A session has ended: tells why, and waits until it is time for the next.
     pub(super) async fn ended(&self, why: &Refused) {
         self.identities.lost(self.at, why);
+        self.wait().await;
+    }
+
+    /// Waits until it is time for the next attempt.
+    pub(super) async fn wait(&self) {
         let longest = if self.identities.holds(self.at) { LONGEST } else { EAGER };
         let wait = {
             let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,9 +52,4 @@ impl Sessions {
         };
         sleep(wait.unwrap_or(longest)).await;
     }
-}
-
-/// A service's message, as much of it as is kept.
-pub(super) fn shortened(message: &str) -> String {
-    message.chars().take(MAX_MESSAGE).collect()
 }

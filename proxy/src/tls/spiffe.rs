@@ -14,7 +14,8 @@ use tokio_stream::StreamExt;
 
 use super::identities::Identities;
 use super::material::{self, Certificate, Material, Refused, Trust};
-use super::sessions::{DEADLINE, Sessions, shortened};
+use super::sessions::{DEADLINE, Sessions};
+use crate::said::shortened;
 
 /// Keeps what the agent issues fresh until the process ends.
 pub(super) async fn watch(identities: Arc<Identities>, at: usize, spiffe: Spiffe) {

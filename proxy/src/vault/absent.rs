@@ -37,3 +37,27 @@ impl Vault {
         match *self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oilskin_config::Vars;
+
+    use super::open;
+    use crate::telemetry::Metrics;
+    use crate::tls::Gathering;
+
+    #[test]
+    fn who_asks_for_vault_is_told_that_it_is_not_built_in() {
+        let vars = [
+            ("OILSKIN_UPSTREAM", "http://127.0.0.1:9"),
+            ("OILSKIN_TLS_SOURCE", "vault:pki/issue/web?common_name=a"),
+            ("VAULT_ADDR", "http://127.0.0.1:8200"),
+            ("VAULT_TOKEN_FILE", "/x"),
+        ];
+        let vars: Vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let config = oilskin_config::parse(&vars, &|_| Err(String::new())).unwrap();
+        let metrics = Metrics::new();
+        let refused = open(&config, &metrics, &mut Gathering::new(&metrics)).err().unwrap();
+        assert!(refused.to_string().contains("feature `vault`"), "{refused}");
+    }
+}

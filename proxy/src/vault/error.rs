@@ -6,8 +6,7 @@ use std::time::Duration;
 use rustify::errors::ClientError;
 use vaultrs::api::EndpointError;
 
-/// What is kept of a message of Vault's, in characters.
-const MAX_MESSAGE: usize = 200;
+use crate::said::shortened;
 
 /// Why nothing came of a call. Holds no body and no token: the library's errors hold both, and are dropped here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +98,11 @@ impl From<ClientError> for Error {
         match error {
             ClientError::ServerResponseError { code, content } => {
                 let errors = content.and_then(|text| serde_json::from_str::<EndpointError>(&text).ok());
-                Self { kind: of(code), said: errors.map(|said| readable(&said.errors.join("; "))) }
+                Self { kind: of(code), said: errors.map(|said| shortened(&said.errors.join("; "))) }
             }
             ClientError::RequestError { source, .. } | ClientError::ResponseError { source } => {
                 // Of the chain only its end is of use: what the system or TLS says.
-                Self { kind: Kind::Unreachable, said: source.chain().last().map(|cause| readable(&cause.to_string())) }
+                Self { kind: Kind::Unreachable, said: source.chain().last().map(|cause| shortened(&cause.to_string())) }
             }
             _ => Kind::Malformed.into(),
         }
@@ -120,12 +119,6 @@ fn of(code: u16) -> Kind {
         500..=599 => Kind::Failed(code),
         _ => Kind::Malformed,
     }
-}
-
-/// Its first characters, on one line, nothing among them that a terminal obeys.
-fn readable(text: &str) -> String {
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.chars().filter(|character| !character.is_control()).take(MAX_MESSAGE).collect()
 }
 
 impl fmt::Display for Error {

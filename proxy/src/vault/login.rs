@@ -50,7 +50,7 @@ pub(super) async fn login(caller: &Caller) -> Result<Token, Error> {
                 role_id: role_id.clone(),
                 secret_id: secret_id.as_str().to_owned(),
             };
-            caller.within(DEADLINE, "login", client.auth(asked)).await.and_then(token)
+            caller.counted(DEADLINE, "login", client.auth(asked)).await.and_then(token)
         }
     }
 }
@@ -59,7 +59,7 @@ pub(super) async fn login(caller: &Caller) -> Result<Token, Error> {
 async fn given(caller: &Caller, secreted: &Secreted) -> Result<Token, Error> {
     let text = secret(secreted)?;
     let client = caller.client_with(&text)?;
-    let about = caller.within(DEADLINE, "lookup", client.data(LookupTokenSelfRequest {})).await?;
+    let about = caller.counted(DEADLINE, "lookup", client.data(LookupTokenSelfRequest {})).await?;
     let lease = Lease::new(about.ttl, about.renewable.unwrap_or(false));
     Ok(Token::new(text, lease))
 }

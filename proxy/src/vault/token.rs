@@ -1,11 +1,10 @@
 //! A token's life: renewed at two thirds of it, come by anew where that cannot be or was denied, given back at the end.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use vaultrs::api::token::requests::{RenewTokenSelfRequest, RevokeTokenSelfRequest};
 use zeroize::Zeroizing;
 
@@ -13,6 +12,7 @@ use super::error::Error;
 use super::login::{self, DEADLINE};
 use super::{Caller, Vault};
 use crate::backoff;
+use crate::tls::{self, Mark};
 
 /// Longest wait between two attempts at a login.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -83,13 +83,13 @@ pub(super) async fn keep_fresh(vault: Arc<Vault>) {
     let mut waits: Option<ExponentialBackoff> = None;
     let mut last: Option<Error> = None;
     loop {
-        let marks = keeper.marks();
+        let mark = keeper.mark();
         match login::login(&keeper.caller).await {
             Ok(token) => {
                 (waits, last) = (None, None);
                 keeper.say_life(&token);
                 keeper.vault.hold(token);
-                keeper.until_useless(marks).await;
+                keeper.until_useless(mark).await;
             }
             Err(error) => {
                 if last.as_ref() != Some(&error) {
@@ -104,7 +104,10 @@ pub(super) async fn keep_fresh(vault: Arc<Vault>) {
                 keeper.vault.failed.store(Some(Arc::new(error.clone())));
                 last = Some(error);
                 let wait = waits.get_or_insert_with(|| backoff::waits(LONGEST)).next();
-                sleep(wait.unwrap_or(LONGEST)).await;
+                tokio::select! {
+                    () = sleep(wait.unwrap_or(LONGEST)) => {}
+                    () = keeper.replaced(mark) => {}
+                }
             }
         }
     }
@@ -116,16 +119,7 @@ pub(super) async fn leave(vault: &Arc<Vault>) {
     let caller = Caller::new(vault);
     let Ok(client) = caller.client_with(token.text()) else { return };
     // It ends by itself, too; nothing more can be done here.
-    let _ = timeout(LEAVE, caller.within(LEAVE, "revoke", client.done(RevokeTokenSelfRequest {}))).await;
-}
-
-/// What a file is, without reading it.
-type Marks = Option<(u64, u64, i64, i64)>;
-
-fn marks(path: &Path) -> Marks {
-    use std::os::unix::fs::MetadataExt;
-    let about = std::fs::metadata(path).ok()?;
-    Some((about.dev(), about.ino(), about.mtime(), about.mtime_nsec()))
+    let _ = caller.counted(LEAVE, "revoke", client.done(RevokeTokenSelfRequest {})).await;
 }
 
 struct Keeper {
@@ -136,8 +130,18 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn marks(&self) -> Marks {
-        self.vault.token_file().and_then(marks)
+    fn mark(&self) -> Mark {
+        self.vault.token_file().and_then(tls::mark)
+    }
+
+    /// Waits until the token's file is another than when it was read.
+    async fn replaced(&self, read: Mark) {
+        if self.vault.token_file().is_none() {
+            return std::future::pending().await;
+        }
+        while self.mark() == read {
+            sleep(LOOK).await;
+        }
     }
 
     fn say_life(&self, token: &Token) {
@@ -159,7 +163,7 @@ impl Keeper {
     }
 
     /// Renews the token as long as that goes well; returns when another is needed.
-    async fn until_useless(&mut self, read: Marks) {
+    async fn until_useless(&mut self, read: Mark) {
         loop {
             let Some(token) = self.vault.token.load_full() else { return };
             match self.event(&token, read).await {
@@ -179,7 +183,7 @@ impl Keeper {
     }
 
     /// Waits for what comes first.
-    async fn event(&self, token: &Token, read: Marks) -> Event {
+    async fn event(&self, token: &Token, read: Mark) -> Event {
         let due = async {
             match token.due().filter(|_| token.lease.renewable || self.vault.logs_in()) {
                 Some(due) => sleep_until(due).await,
@@ -190,16 +194,10 @@ impl Keeper {
             self.vault.denied.notified().await;
             sleep_until(token.since + self.patience).await;
         };
-        let replaced = async {
-            let Some(path) = self.vault.token_file() else { return std::future::pending().await };
-            while marks(path) == read {
-                sleep(LOOK).await;
-            }
-        };
         tokio::select! {
             () = due => Event::Due,
             () = denied => Event::Denied,
-            () = replaced => Event::Replaced,
+            () = self.replaced(read) => Event::Replaced,
         }
     }
 

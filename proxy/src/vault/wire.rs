@@ -44,25 +44,22 @@ impl Wire {
             .no_proxy()
             .redirect(Policy::none());
         let mut number = None;
-        // Even where it is never used the library wants one, and would look for a provider of its own.
-        let mut client = ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::settings(error.to_string()))?
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
-        match &settings.address {
-            VaultAddress::Unix(path) => builder = builder.unix_socket(path.as_path()),
-            VaultAddress::Tcp { tls: false, .. } => {}
+        let client = match &settings.address {
+            VaultAddress::Unix(path) => {
+                builder = builder.unix_socket(path.as_path());
+                trusting_nobody()?
+            }
+            VaultAddress::Tcp { tls: false, .. } => trusting_nobody()?,
             VaultAddress::Tcp { host, .. } => {
                 let now = tls.and_then(tls::Client::now);
                 let now = now.ok_or_else(|| Error::settings("its certificates are not there yet"))?;
                 number = Some(now.number);
-                client.clone_from(&now.state.config);
                 if settings.tls.server_name.is_some() {
                     builder = builder.dns_resolver(Elsewhere(host.clone()));
                 }
+                (*now.state.config).clone()
             }
-        }
+        };
         let builder = builder.tls_backend_preconfigured(client);
         let http = builder.build().map_err(|error| Error::settings(error.to_string()))?;
         Ok(Self { number, http })
@@ -82,6 +79,13 @@ impl Wire {
         };
         Client { http: Bounded { base: base(settings), http: self.http.clone() }, middle }
     }
+}
+
+/// Even where TLS is never spoken the library wants to know how, and would look for a provider of its own.
+fn trusting_nobody() -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| Error::settings(error.to_string()))?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// The URL that all paths stand behind.

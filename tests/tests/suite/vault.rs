@@ -54,6 +54,8 @@ impl Bench {
         let vars = [
             ("VAULT_ADDR", address.as_str()),
             ("VAULT_CACERT", &ca),
+            // The address names another host than the certificate.
+            ("VAULT_TLS_SERVER_NAME", "localhost"),
             ("VAULT_CLIENT_CERT", &cert),
             ("VAULT_CLIENT_KEY", &key),
             ("OILSKIN_VAULT_AUTH", "approle"),
@@ -311,13 +313,17 @@ fn settings_of_vault_that_cannot_be_are_told_where_something_asks_and_only_there
     assert_eq!(code, Some(78), "{told}");
     for text in [
         "VAULT_SKIP_VERIFY: there is no switch",
-        "VAULT_ADDR: the scheme must be",
+        "VAULT_ADDR: must be https://",
         "VAULT_TOKEN: must be visible ASCII",
         "VAULT_CLIENT_KEY: missing",
     ] {
         assert!(told.contains(text), "{text}: {told}");
     }
     assert!(!told.contains("super"), "{told}");
+    let role = [("OILSKIN_TLS_SOURCE", SOURCE), ("VAULT_ADDR", "http://127.0.0.1:9"), ("OILSKIN_VAULT_ROLE_ID", "x")];
+    let (code, told) = run(&[&role[..], &[("VAULT_TOKEN", "s.x")]].concat());
+    assert_eq!(code, Some(78), "{told}");
+    assert!(told.contains("OILSKIN_VAULT_ROLE_ID: is for AppRole"), "{told}");
     let (code, told) = run(&[("OILSKIN_TLS_SOURCE", SOURCE), ("OILSKIN_VAULT_AUTH", "approle")]);
     assert_eq!(code, Some(78), "{told}");
     for text in ["VAULT_ADDR: missing", "OILSKIN_VAULT_ROLE_ID: missing", "OILSKIN_VAULT_SECRET_ID_FILE: missing"] {
@@ -345,4 +351,33 @@ fn an_answer_without_end_is_not_read_to_its_end() {
     let process = Process::start(&keys, &vars);
     process.logged(|line| line.contains("its answer is longer than"));
     assert!(process.peak_memory() < 150 << 20, "{}", process.peak_memory());
+}
+
+#[test]
+fn a_namespace_is_asked_in() {
+    let bench = Bench::new();
+    bench.vault.bao(&["namespace", "create", "team"]);
+    bench.vault.bao(&["secrets", "enable", "-namespace=team", "pki"]);
+    bench.vault.bao(&[
+        "write",
+        "-namespace=team",
+        "pki/root/generate/internal",
+        "common_name=team",
+        "key_type=ec",
+        "key_bits=256",
+    ]);
+    bench.vault.bao(&[
+        "write",
+        "-namespace=team",
+        "pki/roles/ours",
+        "allow_any_name=true",
+        "key_type=ec",
+        "key_bits=256",
+    ]);
+    let source = "vault:pki/issue/ours?common_name=localhost&ttl=1h&trust=";
+    let process = bench.plain(source, &[("VAULT_NAMESPACE", "team")]);
+    until_ready(&process);
+    // Outside of it there is no such role.
+    let process = bench.plain(source, &[]);
+    process.logged(|line| line.contains("certificates are refused, and nothing is held yet"));
 }
