@@ -5,7 +5,7 @@ TOOLS := $(TARGET)/tools
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-APT_TEST := gcc make ca-certificates curl nginx nghttp2-client python3-venv chromium testssl.sh faketime
+APT_TEST := gcc make ca-certificates curl nginx nghttp2-client python3-venv chromium testssl.sh faketime libnss-wrapper softhsm2 opensc
 APT_BENCH := nginx haproxy wrk nghttp2-client valgrind
 
 .PHONY: help dev build deps bench-deps test check docs fuzz bench soak
@@ -49,6 +49,7 @@ fuzz: ## coverage-guided fuzzing (nightly, cargo-fuzz): make fuzz TIME=60
 bench: bench-deps build ## side by side with nginx, HAProxy and Envoy; writes bench/RESULTS.md
 	cargo run --release -p oilskin-bench -- $(BENCH)
 
-soak: ## long runs, optimised: property tests, ten million nonces, times of refusals, a million inputs a fuzz target
+soak: deps ## long runs: property tests, ten million nonces, times of refusals, a million inputs a fuzz target, replicas for ten minutes
 	PROPTEST_CASES=100000 cargo test --release -p oilskin-config -p oilskin-crypto -p oilskin -- --nocapture
 	cargo run --release -p oilskin-tests --bin soak -- $(SEED)
+	cargo test -p oilskin-tests --test suite -- --ignored --nocapture

@@ -44,6 +44,10 @@ def open_xchacha(key: bytes, sealed: bytes, aad: bytes) -> bytes:
 
 
 def open_document(root: bytes, text: bytes, name: str) -> list:
+    return open_whole(root, text, name)[1]
+
+
+def open_whole(root: bytes, text: bytes, name: str) -> tuple:
     line, mac = text.decode().split("\n")[:2]
     document = json.loads(line)
     if document["v"] != 1 or document["name"] != name or document["k"] != 1:
@@ -67,7 +71,7 @@ def open_document(root: bytes, text: bytes, name: str) -> list:
         if h(key, b"oil1 key id" + bytes([version["alg"]])) != identity:
             raise Refused("key id")
         versions.append({"id": identity, "key": key, **{k: version[k] for k in ("alg", "line", "state")}})
-    return versions
+    return w, versions
 
 
 def subkey(version: dict, purpose: int, tenant: bytes, context: bytes) -> bytes:
@@ -145,6 +149,12 @@ def write_token(versions: list, request: dict, context: bytes, tenant: bytes, bi
 
 def main() -> None:
     mode, root, document, name = sys.argv[1:5]
+    if mode == "secrets":
+        # What must be nowhere but in locked memory.
+        w, versions = open_whole(Path(root).read_bytes(), Path(document).read_bytes(), name)
+        for secret in [w, *(version["key"] for version in versions)]:
+            print(secret.hex())
+        return
     versions = open_document(Path(root).read_bytes(), Path(document).read_bytes(), name)
     for line in sys.stdin:
         request = json.loads(line)

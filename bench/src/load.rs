@@ -48,6 +48,22 @@ pub(crate) fn bulk(address: SocketAddr, seconds: u32, folder: &Path) -> Result<C
     read_wrk(&tools::output(command.arg(format!("https://{address}/bulk")))?)
 }
 
+/// Posts the same JSON over so many connections for so many seconds, with these fields.
+pub(crate) fn posts(
+    url: &str,
+    body: &str,
+    fields: &[(&str, &str)],
+    (connections, seconds): (usize, u32),
+    folder: &Path,
+) -> Result<Counted> {
+    let script = folder.join("posts.lua");
+    let fields: String = fields.iter().map(|(name, value)| format!("wrk.headers['{name}'] = '{value}'\n")).collect();
+    fs::write(&script, lua(body) + &fields)?;
+    let mut command = Command::new(tools::wrk()?);
+    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"]).arg(&script).arg(url);
+    read_wrk(&tools::output(&mut command)?)
+}
+
 fn wrk(url: &str, seconds: u32, folder: &Path) -> Result<Counted> {
     let script = folder.join("post.lua");
     fs::write(&script, lua(REQUEST))?;

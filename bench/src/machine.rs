@@ -11,10 +11,12 @@ use crate::tools;
 pub(crate) fn describe() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
-    let model = cpus
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("an unknown processor", |(_, model)| model.trim());
+    let of = |name: &str| {
+        let mut fields = cpus.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(found, _)| found.trim() == name).map_or("unknown", |(_, value)| value.trim())
+    };
+    // A cloud's name for it may stand for several generations, which differ by more than programs do.
+    let model = format!("{} (family {}, model {})", of("model name"), of("cpu family"), of("model"));
     let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let memory = read("/proc/meminfo");
     let kilobytes =

@@ -43,7 +43,7 @@ struct Words {
     /// How long each takes in a round.
     #[arg(long, default_value_t = FULL_SECONDS)]
     seconds: u32,
-    /// Write bench/RESULTS.md and bench/results.svg though it is no full run.
+    /// Write bench/RESULTS.md though it is no full run; the rows of parts that were not run stay.
     #[arg(long)]
     write: bool,
 }
@@ -78,15 +78,20 @@ fn run(words: &Words) -> Result<bool> {
     let found = parts::run(&plan);
     println!("{}\n{}", report::table(&found.rows), found.sections.join("\n"));
     if words.is_full() || words.write {
-        write(&found, &plan)?;
+        write(&found, &plan, words.parts.is_empty())?;
     }
     Ok(found.rows.iter().all(|row| row.verdict() != Verdict::Failed))
 }
 
-fn write(found: &Found, plan: &Plan) -> Result<()> {
+fn write(found: &Found, plan: &Plan, of_all_parts: bool) -> Result<()> {
     let folder = tools::top().join("bench");
-    let run = format!("{} rounds of {} s.", plan.rounds, plan.seconds);
-    std::fs::write(folder.join("RESULTS.md"), report::page(found, &machine::describe(), &run))?;
+    let page = folder.join("RESULTS.md");
+    let (machine, run) = (machine::describe(), format!("{} rounds of {} s.", plan.rounds, plan.seconds));
+    if !of_all_parts {
+        let before = std::fs::read_to_string(&page)?;
+        return Ok(std::fs::write(&page, report::merged(&before, found, &machine, &run))?);
+    }
+    std::fs::write(&page, report::page(found, &machine, &run))?;
     std::fs::write(folder.join("results.svg"), plot::svg(&found.rows))?;
     Ok(())
 }

@@ -1,12 +1,16 @@
 //! The parts of the bench. Each gives rows of the table, and perhaps a table of its own.
 
 mod instructions;
+mod keys;
 mod micro;
+mod outages;
+mod providers;
 mod side_by_side;
 mod start;
 mod stream;
 mod swaps;
 mod tls;
+mod transit;
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +48,12 @@ pub(crate) enum Part {
     Tls,
     /// Certificates that change under load.
     Swaps,
+    /// Rotations, tenants that nobody asks for, starts with roots elsewhere.
+    Keys,
+    /// Fields that OpenBao encrypts, beside calls of its own.
+    Transit,
+    /// The same while OpenBao is killed every five seconds, for two minutes.
+    Outages,
 }
 
 /// How much is measured.
@@ -107,6 +117,10 @@ pub(crate) fn run(plan: &Plan) -> Found {
     part("rewriter", plan.has(Part::Rewriter), &|| micro::rewriter(plan));
     part("tls", plan.has(Part::Tls), &|| tls::run(plan));
     part("swaps", plan.has(Part::Swaps), &|| swaps::run(plan));
+    part("keys", plan.has(Part::Keys), &|| keys::run(plan));
+    part("keys", plan.has(Part::Keys), &|| providers::run(plan));
+    part("transit", plan.has(Part::Transit), &|| transit::run(plan));
+    part("outages", plan.has(Part::Outages), &|| outages::run(plan));
     part("profile", plan.has(Part::Profile), &|| instructions::profile(plan));
     all
 }

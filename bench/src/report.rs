@@ -1,5 +1,6 @@
 //! The table: printed, and written with the machine it was measured on.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::parts::Found;
@@ -41,6 +42,34 @@ pub(crate) fn page(found: &Found, machine: &str, run: &str) -> String {
     )
 }
 
+/// A page with the rows of some parts in the place of those that it had of them. `machine` and `run` say where and how.
+pub(crate) fn merged(page: &str, found: &Found, machine: &str, run: &str) -> String {
+    let parts: BTreeSet<&str> = found.rows.iter().map(|row| row.part).collect();
+    let begins =
+        |line: &str, part: &str| line.strip_prefix("| ").is_some_and(|rest| rest.starts_with(&format!("{part} |")));
+    let names = parts.iter().map(|part| format!("`{part}`")).collect::<Vec<_>>().join(", ");
+    let note = format!("{names}: run by themselves. {machine} {run}");
+    let table = table(&found.rows);
+    let (mut out, mut is_past) = (String::new(), false);
+    for line in page.lines() {
+        // The first table ends where the sentence about it begins.
+        if !is_past && line.starts_with("A row is *met*") {
+            is_past = true;
+            let end = out.trim_end().len();
+            out.truncate(end);
+            out.push('\n');
+            table.lines().skip(2).for_each(|row| out.extend([row, "\n"]));
+            out.extend(["\n", &note, "\n\n"]);
+        }
+        let is_old =
+            !is_past && parts.iter().any(|part| begins(line, part)) || line.starts_with(&format!("{names}: run"));
+        if !is_old {
+            out.extend([line, "\n"]);
+        }
+    }
+    out
+}
+
 fn goal(row: &Row) -> String {
     match row.goal {
         Goal::AtMost(most) => format!("≤ {}{}", number(most), unit(row.unit)),
@@ -78,6 +107,26 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_a_part_take_the_place_of_those_before() {
+        let row = |part, what: &str, mid| {
+            let interval = crate::stats::Interval { low: mid, mid, high: mid };
+            Row::ratio(part, what, Goal::AtMost(1.0), interval)
+        };
+        let rows = vec![row("pass", "a", 0.5), row("keys", "old", 0.5)];
+        let before = page(&Found { rows, sections: vec!["## More".to_owned()] }, "A machine.", "21 rounds.");
+        let found = Found { rows: vec![row("keys", "new", 0.25)], sections: Vec::new() };
+        let once = merged(&before, &found, "Another.", "9 rounds.");
+        assert!(
+            once.contains("| pass | a |") && once.contains("| keys | new |") && !once.contains("| keys | old |"),
+            "{once}"
+        );
+        assert!(once.contains("\n\n`keys`: run by themselves. Another. 9 rounds.\n\nA row is"), "{once}");
+        assert!(once.contains("## More"), "{once}");
+        assert_eq!(merged(&once, &found, "Another.", "9 rounds."), once, "again changes nothing");
+    }
+
     use crate::stats::Interval;
 
     fn rows() -> Vec<Row> {

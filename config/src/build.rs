@@ -1,9 +1,11 @@
 //! The tree, read: every value checked, every problem noted.
 
+mod backend;
 mod conflicts;
 mod keys;
 mod routes;
 mod rules;
+mod secret;
 mod shortcut;
 mod sockets;
 mod tls;
@@ -18,7 +20,7 @@ use crate::problem::{Place, Problem, did_you_mean};
 use crate::table::{LATER, ROWS};
 use crate::value::{self, Read};
 use crate::yaml::{Data, Node};
-use crate::{Config, KeySettings, Limits, Log, LogFormat, Source, Timeouts};
+use crate::{Bind, Config, KeySettings, Keys, Limits, Log, LogFormat, Rule, Source, Timeouts};
 
 /// Notes problems while a tree is read.
 pub(crate) struct Reader<'a> {
@@ -171,7 +173,7 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     if unsafe_unlocked_keys {
         warnings.push("unsafe_unlocked_keys: keys may be written to swap".to_owned());
     }
-    let keys = keys::keys(r, &tree);
+    let keys = keys::keys(r, &tree, &mut warnings);
     let traffic = if tree.get("routes").is_some() || tree.get("listeners").is_some() {
         shortcut::refuse_beside(r, vars);
         routes::traffic(r, &tree, &mut warnings)
@@ -180,23 +182,26 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     };
     let asks_vault = |source: &Source| matches!(source, Source::Vault(_));
     let listeners = traffic.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let needs_vault = listeners.flat_map(|tls| &tls.identities).any(asks_vault)
-        || traffic.upstreams.iter().any(|upstream| upstream.tls.as_ref().is_some_and(|tls| asks_vault(&tls.identity)));
+    let rules = || traffic.routes.iter().flat_map(|route| route.request.rules.iter().chain(&route.response.rules));
+    let needs_vault = keys.as_ref().is_some_and(Keys::asks_vault)
+        || listeners.flat_map(|tls| &tls.identities).any(asks_vault)
+        || traffic.upstreams.iter().any(|upstream| upstream.tls.as_ref().is_some_and(|tls| asks_vault(&tls.identity)))
+        || rules().any(|rule| rule.vault_key().is_some());
     if let Some(node) = tree.get("vault") {
         r.known_keys(node, "vault", "vault");
     }
     // Its variables may be there for others: nothing is said of them where nothing here asks.
     let vault = if needs_vault { vault::vault(r, &tree, vars, &mut warnings) } else { None };
     sockets::shared(r, traffic.sockets.iter().chain(&service_sockets));
-    let protected =
-        traffic.routes.iter().any(|route| !(route.request.rules.is_empty() && route.response.rules.is_empty()));
-    if protected && keys.is_none() && tree.get("keys").is_none() {
+    backend::together(r, rules());
+    let unclear = r.problems.iter().any(backend::is_unclear);
+    if rules().any(Rule::is_local) && keys.is_none() && tree.get("keys").is_none() && !unclear {
         r.problem(&Place::Nowhere, "keys", "fields are protected but no keys are configured: set OILSKIN_ROOT_KEY and OILSKIN_KEY_STORE (`oilskin keys init` makes both), or run `oilskin dev`");
     }
     if tls::are_for_development(&traffic) {
         warnings.push(DEVELOPMENT.to_owned());
     }
-    if !protected {
+    if rules().next().is_none() {
         warnings.push("nothing is encrypted: no route has fields".to_owned());
     }
     Some(Config {
@@ -215,11 +220,18 @@ pub(crate) fn config(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -
     })
 }
 
-/// Reads the settings of keys alone.
-pub(crate) fn key_settings(tree: &Node, vars: &Settings, problems: &mut Vec<Problem>) -> Option<KeySettings> {
+/// Reads where the admin port is.
+pub(crate) fn admin(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -> Option<Option<Bind>> {
     let mut reader = Reader { problems, vars };
-    let r = &mut reader;
-    let Some(keys) = keys::keys(r, tree) else {
+    Some(sockets::service(&mut reader, &tree).0.admin)
+}
+
+/// Reads the settings of keys alone.
+pub(crate) fn key_settings(tree: Node, vars: &Settings, problems: &mut Vec<Problem>) -> Option<KeySettings> {
+    let mut reader = Reader { problems, vars };
+    let (r, tree) = (&mut reader, &tree);
+    let mut warnings = Vec::new();
+    let Some(keys) = keys::keys(r, tree, &mut warnings) else {
         if tree.get("keys").is_none() {
             r.problem(&Place::Nowhere, "keys", NO_KEYS);
         }
@@ -227,7 +239,18 @@ pub(crate) fn key_settings(tree: &Node, vars: &Settings, problems: &mut Vec<Prob
     };
     let slab = limits(r, tree).key_slab;
     let unsafe_unlocked_keys = r.setting(tree, "", "unsafe_unlocked_keys", value::boolean).unwrap_or(false);
-    Some(KeySettings { keys, slab, unsafe_unlocked_keys })
+    let vault = if keys.asks_vault() {
+        Some(vault::vault(r, tree, vars, &mut warnings)?)
+    } else if tree.get("vault").is_some_and(|node| node.get("address").is_some()) {
+        // A command may name a root there; where none does, what is wrong with it is nobody's matter.
+        let mut problems = Vec::new();
+        let vault = vault::vault(&mut Reader { problems: &mut problems, vars }, tree, vars, &mut warnings);
+        vault.filter(|_| problems.is_empty())
+    } else {
+        None
+    };
+    let admin = sockets::service(r, tree).0.admin;
+    Some(KeySettings { keys, vault, admin, slab, unsafe_unlocked_keys, warnings })
 }
 
 const DEVELOPMENT: &str = "CERTIFICATES FOR DEVELOPMENT ONLY: a source is dev:, an authority whose private key lies unprotected in a \

@@ -111,7 +111,7 @@ fn value(path: &str) -> String {
     let scalar = row.map(|row| match row.kind {
         Kind::Count => "{\"type\": \"integer\", \"minimum\": 0}".to_owned(),
         Kind::Boolean => "{\"type\": \"boolean\"}".to_owned(),
-        Kind::Duration => "{\"type\": \"string\", \"pattern\": \"^[0-9]+(ms|s|m|h)$\"}".to_owned(),
+        Kind::Duration => "{\"type\": \"string\", \"pattern\": \"^[0-9]+(ms|s|m|h|d)$\"}".to_owned(),
         Kind::Size => "{\"type\": [\"string\", \"integer\"], \"pattern\": \"^[0-9]+(B|KiB|MiB|GiB)$\"}".to_owned(),
         Kind::List => {
             "{\"anyOf\": [{\"type\": \"string\"}, {\"type\": \"array\", \"items\": {\"type\": \"string\"}}]}".to_owned()

@@ -7,11 +7,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use keys::{Hold, KeySettings, Keys, Root, Store};
+pub use keys::{Hold, KeySettings, Keys};
 
-use crate::Selector;
 use crate::tls::{ListenerTls, UpstreamTls};
 use crate::vault::Vault;
+use crate::{Selector, VaultKey};
 
 /// One whole, checked configuration.
 #[derive(Debug, Clone)]
@@ -226,6 +226,51 @@ pub struct Rule {
     pub accept_tokens: bool,
     /// What a token that does not open becomes.
     pub on_decrypt_error: OnDecryptError,
+    /// What writes.
+    pub encrypt: Backend,
+    /// What reads: each what it wrote, told by a token's prefix. Holds `encrypt`, and at most one key of Vault's.
+    pub decrypt: Vec<Backend>,
+    /// What stands around a value that Vault encrypts.
+    pub frame: Frame,
+    /// Version of Vault's key that is written with; none is the latest.
+    pub key_version: Option<NonZeroU32>,
+}
+
+impl Rule {
+    /// Whether local keys write or read it.
+    pub fn is_local(&self) -> bool {
+        self.backends().any(|backend| *backend == Backend::Local)
+    }
+
+    /// The key of Vault's that writes or reads it.
+    pub fn vault_key(&self) -> Option<&VaultKey> {
+        self.backends().find_map(|backend| match backend {
+            Backend::Local => None,
+            Backend::Vault(key) => Some(key),
+        })
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &Backend> {
+        std::iter::once(&self.encrypt).chain(&self.decrypt)
+    }
+}
+
+/// What holds the key of a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// Keysets in this process.
+    Local,
+    /// Vault's transit engine, which is called for every message.
+    Vault(VaultKey),
+}
+
+/// What stands around a value that Vault encrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame {
+    /// A mark and the value's type.
+    Typed,
+    /// Nothing: the text of strings, as other clients of Vault write and read it.
+    Bare,
 }
 
 /// How nonces are made.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::problem::did_you_mean;
-use crate::{Bind, Hold, Root, Store};
+use crate::{Bind, Hold};
 
 /// A host that a request can name: a name or address, perhaps with a port; in lower case.
 pub(crate) fn host(text: &str) -> Read<String> {
@@ -27,9 +27,9 @@ pub(crate) fn host(text: &str) -> Read<String> {
 /// What a value is, or the rule it breaks.
 pub(crate) type Read<T> = Result<T, String>;
 
-/// `300ms`, `2s`, `5m`, `4h`.
+/// `300ms`, `2s`, `5m`, `4h`, `90d`.
 pub(crate) fn duration(text: &str) -> Read<Duration> {
-    let wrong = || "not a duration (300ms, 2s, 5m, 4h)".to_owned();
+    let wrong = || "not a duration (300ms, 2s, 5m, 4h, 90d)".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -38,6 +38,7 @@ pub(crate) fn duration(text: &str) -> Read<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wrong()),
     };
     number.checked_mul(factor).map(Duration::from_millis).ok_or_else(wrong)
@@ -63,6 +64,12 @@ pub(crate) fn size(text: &str) -> Read<u64> {
 pub(crate) fn count(text: &str) -> Read<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten().ok_or_else(|| "not a whole number".to_owned())
+}
+
+/// The same in a range.
+pub(crate) fn count_between(text: &str, from: u64, to: u64) -> Read<u64> {
+    let count = count(text)?;
+    (from..=to).contains(&count).then_some(count).ok_or_else(|| format!("must be {from} to {to}"))
 }
 
 /// `true` or `false`, nothing else: `yes` in YAML has misled enough people.
@@ -96,24 +103,6 @@ pub(crate) fn is_local(bind: &Bind) -> bool {
         Bind::Tcp(address) => address.ip().is_loopback(),
         Bind::AnyPort(_) => false,
         Bind::Unix(_) => true,
-    }
-}
-
-/// `file:PATH`; other roots are named as not there yet.
-pub(crate) fn root(text: &str) -> Read<Root> {
-    scheme(text, &["pkcs11", "awskms", "vault"], "a root key is file:PATH").map(Root::File)
-}
-
-/// `file:DIR`; other stores are named as not there yet.
-pub(crate) fn store(text: &str) -> Read<Store> {
-    scheme(text, &["vault", "awssm", "k8s"], "a key store is file:DIR").map(Store::File)
-}
-
-fn scheme(text: &str, later: &[&str], rule: &str) -> Read<PathBuf> {
-    match text.split_once(':') {
-        Some(("file", path)) if !path.is_empty() && !path.contains('\0') => Ok(PathBuf::from(path)),
-        Some((scheme, _)) if later.contains(&scheme) => Err(format!("{scheme}: is not yet in this version; {rule}")),
-        _ => Err(rule.to_owned()),
     }
 }
 

@@ -46,14 +46,18 @@ pub enum Secreted {
 /// How Vault or OpenBao is reached, and who we are there.
 #[derive(Debug, Clone)]
 pub struct Vault {
-    /// Its address.
-    pub address: VaultAddress,
+    /// Its addresses, at least one: the first is asked, the others where it does not answer.
+    pub addresses: Vec<VaultAddress>,
     /// The namespace of all that is asked.
     pub namespace: Option<String>,
     /// How it is spoken to over `https://`.
     pub tls: UpstreamTls,
     /// How a token is come by.
     pub login: VaultLogin,
+    /// Whether fields are decrypted at the addresses after the first.
+    pub standby_reads: bool,
+    /// Bytes of locked memory for what was decrypted lately; 0 remembers nothing.
+    pub cache: usize,
 }
 
 /// Where Vault listens.
@@ -85,6 +89,31 @@ pub enum VaultLogin {
         role_id: String,
         /// The secret ID.
         secret_id: Secreted,
+    },
+    /// A JWT in a file, which is read anew each time: a service account's of Kubernetes, or anybody's that Vault trusts.
+    Jwt {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role.
+        role: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The certificate of our end of the connection.
+    Cert {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role, where not any that fits will do.
+        role: Option<String>,
+    },
+    /// Who we are in AWS, by a signed request to STS that Vault sends on.
+    Aws {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role; none is the one named like our role in AWS.
+        role: Option<String>,
+        /// What stands in the header `X-Vault-AWS-IAM-Server-ID`, where Vault asks for one.
+        server_id: Option<String>,
     },
 }
 

@@ -130,7 +130,7 @@ fn ten_mistakes_are_named_in_one_run() {
         "OILSKIN_TIMEOUTS_TOTAL: not a duration",
         "OILSKIN_LIMITS_DEPTH: must be",
         "OILSKIN_WORKERS: not a whole number",
-        "OILSKIN_ROOT_KEY: vault: is not yet",
+        "OILSKIN_ROOT_KEY: must be vault:MOUNT/keys/NAME",
         "OILSKIN_KEY_STORE: set but empty",
         "OILSKIN_ADMIN_LISTEN: must be on loopback",
         "OILSKIN_LOG_FORMAT: must be one of",

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use oilskin_crypto::document::{self, NewKeyset, Policy};
-use oilskin_crypto::{Bound, Cipher, FieldSpec, FileRoot, KeysetHandle, Message, RootKey, Slab, Value};
+use oilskin_crypto::{Bound, Cipher, FieldSpec, FileRoot, KeysetHandle, Message, Slab, Value};
 use serde_json::{Map, Value as Json, json};
 
 const VALUES: [(&str, &str); 9] = [
@@ -75,7 +75,7 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("root.key");
     let slab = Slab::new(1 << 16, true).unwrap();
-    let roots: Vec<Box<dyn RootKey>> = vec![Box::new(FileRoot::create(&path, &slab).unwrap())];
+    let roots = vec![FileRoot::create(&path, &slab).unwrap()];
     let root: String = std::fs::read(&path).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut documents = Map::new();
     let mut lines = Vec::new();
@@ -86,9 +86,9 @@ fn main() {
         ("aegis-dev", Cipher::Aegis256, true),
     ] {
         let new = NewKeyset { name, cipher, development, refresh: 60, now: 1_700_000_000 };
-        let made = document::create(new, &roots, &slab).unwrap();
+        let made = document::files::create(new, 1, &roots, &slab).unwrap();
         let policy = Policy { development: true, ..Policy::default() };
-        let handle = KeysetHandle::held(document::open(&made, name, &roots, &slab, policy).unwrap());
+        let handle = KeysetHandle::of(document::files::open(&made, name, &roots, &slab, policy).unwrap());
         documents.insert(name.to_owned(), String::from_utf8(made).unwrap().into());
         lines.extend(tokens(name, &handle).iter().map(Json::to_string));
     }

@@ -55,7 +55,9 @@ pub enum Error {
     #[error("keyset {0} was changed by someone else; read it again")]
     Conflict(String),
     /// A keyset that is not in the store.
-    #[error("keyset {0} does not exist in the store; make it with `oilskin keys init`")]
+    #[error(
+        "keyset {0} does not exist in the store: restore a copy (`oilskin keys import`) if it ever did, else make it (`oilskin keys init`)"
+    )]
     Missing(String),
     /// A keyset that is there already.
     #[error("keyset {0} exists already")]

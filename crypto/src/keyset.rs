@@ -1,12 +1,13 @@
 //! An opened keyset, and the handle under which the data path asks for it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::{ArcSwap, Cache};
 
 use crate::derive::{self, Purpose};
-use crate::document::Line;
+use crate::document::{self, Line};
 use crate::header::Algorithm;
 use crate::slab::{Key, Slab};
 use crate::{DecryptReason, Error};
@@ -14,13 +15,59 @@ use crate::{DecryptReason, Error};
 /// Subkeys kept at most; contexts times tenants times versions in use.
 const MAX_SUBKEYS: usize = 768;
 
+/// Messages that one process writes with one version, at most: 2^40.
+pub const DEFAULT_MAX_USES: u64 = 1 << 40;
+
 /// One key version, opened.
 pub(crate) struct Version {
     pub(crate) id: [u8; 32],
     pub(crate) algorithm: Algorithm,
     pub(crate) line: Line,
+    pub(crate) state: document::State,
     /// None where it was destroyed.
     pub(crate) key: Option<Key>,
+    /// Outlives the document it was read from: the next one's version of this id goes on with it.
+    pub(crate) usage: Arc<Usage>,
+}
+
+/// What this process did with a version.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Messages that were written with it.
+    sealed: AtomicU64,
+    /// Messages in which tokens of it were read.
+    opened: AtomicU64,
+}
+
+impl Version {
+    /// Counts a message that is written with it.
+    pub(crate) fn seals(&self, max_uses: u64) -> bool {
+        let before = self.usage.sealed.fetch_add(1, Ordering::Relaxed);
+        if before >= max_uses {
+            self.usage.sealed.fetch_sub(1, Ordering::Relaxed);
+        }
+        before < max_uses
+    }
+
+    /// Counts a message in which tokens of it are read.
+    pub(crate) fn opens(&self) {
+        self.usage.opened.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A version as this process knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InUse {
+    /// The first eight bytes of its id, which tokens carry.
+    pub key_id: [u8; 8],
+    /// Its line.
+    pub line: Line,
+    /// Its state.
+    pub state: document::State,
+    /// Messages of this process that were written with it.
+    pub sealed: u64,
+    /// Messages of this process in which tokens of it were read.
+    pub opened: u64,
 }
 
 /// An opened keyset.
@@ -33,6 +80,8 @@ pub struct Keyset {
     pub(crate) active_lookup: Option<usize>,
     pub(crate) slab: Arc<Slab>,
     pub(crate) subkeys: RwLock<HashMap<Box<[u8]>, Arc<Key>>>,
+    /// Messages that one process may write with one version.
+    pub(crate) max_uses: u64,
 }
 
 impl Keyset {
@@ -44,6 +93,17 @@ impl Keyset {
     /// The epoch of the document it was opened from.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Its versions, as this process uses them.
+    pub fn versions(&self) -> impl Iterator<Item = InUse> {
+        self.versions.iter().map(|version| InUse {
+            key_id: version.id.first_chunk().copied().unwrap_or_default(),
+            line: version.line,
+            state: version.state,
+            sealed: version.usage.sealed.load(Ordering::Relaxed),
+            opened: version.usage.opened.load(Ordering::Relaxed),
+        })
     }
 
     /// The version that writes on a line.
@@ -77,9 +137,19 @@ impl Keyset {
         }
         let data_key = version.key.as_ref().ok_or(DecryptReason::DestroyedKey)?;
         let alg = version.algorithm.byte();
-        let made = Key::new(&self.slab, |out| {
-            derive::subkey(data_key.bytes(), purpose, alg, tenant, context, out);
-        })?;
+        let derive = || {
+            Key::new(&self.slab, |out| {
+                derive::subkey(data_key.bytes(), purpose, alg, tenant, context, out);
+            })
+        };
+        let made = match derive() {
+            Err(Error::SlabFull) => {
+                // Those that no message uses now make room.
+                self.subkeys.write().unwrap_or_else(PoisonError::into_inner).clear();
+                derive()?
+            }
+            made => made?,
+        };
         let made = Arc::new(made);
         let mut cache = self.subkeys.write().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= MAX_SUBKEYS {
@@ -105,6 +175,8 @@ fn joined<'r>(parts: &[&[u8]], room: &'r mut [u8]) -> Option<&'r [u8]> {
 pub enum State {
     /// A keyset.
     Held(Arc<Keyset>),
+    /// A keyset that reads and does not write any more: its roots or its store have not answered for too long.
+    ReadOnly(Arc<Keyset>),
     /// None, and why: refused with `key_unavailable` until there is one.
     Unavailable(&'static str),
 }
@@ -124,7 +196,7 @@ impl KeysetHandle {
     }
 
     /// A handle to an opened keyset.
-    pub fn held(keyset: Keyset) -> Self {
+    pub fn of(keyset: Keyset) -> Self {
         let handle = Self::new(&keyset.name);
         handle.store(State::Held(Arc::new(keyset)));
         handle
@@ -140,15 +212,18 @@ impl KeysetHandle {
         self.state.store(Arc::new(state));
     }
 
-    /// Whether it gives a keyset that can encrypt fields.
-    ///
-    /// # Errors
-    /// [`Error::KeyUnavailable`].
-    pub fn check(&self) -> Result<(), Error> {
+    /// Whether it gives a keyset that reads, and writes where `writes`.
+    pub fn gives(&self, writes: bool) -> bool {
         match &**self.state.load() {
-            State::Held(_) => Ok(()),
-            State::Unavailable(_) => Err(self.unavailable()),
+            State::Held(_) => true,
+            State::ReadOnly(_) => !writes,
+            State::Unavailable(_) => false,
         }
+    }
+
+    /// Whether someone else has a clone of it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.state) > 1
     }
 
     /// Whether both are handles of the same keyset.
@@ -156,9 +231,12 @@ impl KeysetHandle {
         Arc::ptr_eq(&self.state, &other.state)
     }
 
-    /// The epoch held, if any.
-    pub fn epoch(&self) -> Option<u64> {
-        self.keyset().ok().map(|keyset| keyset.epoch)
+    /// The keyset it gives, for reading or more.
+    pub fn held(&self) -> Option<Arc<Keyset>> {
+        match &**self.state.load() {
+            State::Held(keyset) | State::ReadOnly(keyset) => Some(Arc::clone(keyset)),
+            State::Unavailable(_) => None,
+        }
     }
 
     /// What it gives, to be asked for every field: one atomic load while nothing changes.
@@ -169,7 +247,7 @@ impl KeysetHandle {
     pub(crate) fn keyset(&self) -> Result<Arc<Keyset>, Error> {
         match &**self.state.load() {
             State::Held(keyset) => Ok(Arc::clone(keyset)),
-            State::Unavailable(_) => Err(self.unavailable()),
+            State::ReadOnly(_) | State::Unavailable(_) => Err(self.unavailable()),
         }
     }
 

@@ -12,11 +12,13 @@ use crate::keyset::{Keyset, KeysetHandle, State};
 use crate::nonce::{MAX_FIELDS, Random, Sequence, System};
 use crate::slab::generation;
 use crate::spec::{Bound, FieldSpec, Value};
-use crate::{DecryptReason, Error, Type};
+use crate::{DecryptReason, Error};
 
 use place::{OpenPlace, SealPlace};
 
 pub use open::{Opened, looks_like_token};
+pub(crate) use open::{emit_json, unpad};
+pub(crate) use seal::{check_bound, padded};
 
 /// One message under one keyset and tenant. Make a new one for each message: headers, query, body and trailers share it.
 ///
@@ -32,6 +34,8 @@ pub struct Message {
     /// The process that the sequence and the counters of `seal` belong to.
     generation: u64,
     sealed: u32,
+    /// Whether the version of each line counts this message already.
+    counted: [bool; 2],
     seal: Vec<SealPlace>,
     open: Vec<OpenPlace>,
     work: Vec<u8>,
@@ -51,6 +55,7 @@ impl Message {
             sequence: None,
             generation: 0,
             sealed: 0,
+            counted: [false; 2],
             seal: Vec::new(),
             open: Vec::new(),
             work: Vec::new(),
@@ -71,7 +76,7 @@ impl Message {
         bound: Bound<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        self.refresh()?;
+        self.refresh(true)?;
         if !spec.deterministic {
             self.leave_to_the_parent();
             self.count_field();
@@ -90,7 +95,7 @@ impl Message {
         bound: Bound<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Opened, Error> {
-        self.refresh()?;
+        self.refresh(false)?;
         open::open(self, spec, text, bound, out, open::Form::Json)
     }
 
@@ -106,7 +111,7 @@ impl Message {
         header: bool,
         out: &mut Vec<u8>,
     ) -> Result<Opened, Error> {
-        self.refresh()?;
+        self.refresh(false)?;
         open::open(self, spec, text, Bound::default(), out, open::Form::Text { header })
     }
 
@@ -115,25 +120,20 @@ impl Message {
         self.handle.is(handle)
     }
 
-    /// Whether keys are held now, without touching any.
-    ///
-    /// # Errors
-    /// [`Error::KeyUnavailable`].
-    pub fn check(&self) -> Result<(), Error> {
-        self.handle.check()
-    }
-
     fn tenant(&self) -> &[u8] {
         self.tenant.as_deref().unwrap_or_default().as_bytes()
     }
 
     /// Asks the handle before every field: keys that were taken away stop a long stream, too.
-    fn refresh(&mut self) -> Result<(), Error> {
-        let State::Held(now) = &**self.state.load() else {
-            return Err(self.handle.unavailable());
+    fn refresh(&mut self, writes: bool) -> Result<(), Error> {
+        let now = match &**self.state.load() {
+            State::Held(now) => now,
+            State::ReadOnly(now) if !writes => now,
+            State::ReadOnly(_) | State::Unavailable(_) => return Err(self.handle.unavailable()),
         };
         if !self.keyset.as_ref().is_some_and(|held| Arc::ptr_eq(held, now)) {
             self.keyset = Some(Arc::clone(now));
+            self.counted = [false; 2];
             self.seal.clear();
             self.open.clear();
         }
@@ -172,13 +172,6 @@ impl Message {
                 None => self.sequence = None,
             }
         }
-    }
-}
-
-/// What was opened.
-impl Opened {
-    fn of(kind: Type, context: usize) -> Self {
-        Self { kind, renamed: context > 0 }
     }
 }
 

@@ -57,6 +57,11 @@ impl Slab {
         Ok(Arc::new(slab))
     }
 
+    /// How many keys it still takes, and how many in all.
+    pub fn room(&self) -> (usize, usize) {
+        (self.free.lock().unwrap_or_else(PoisonError::into_inner).len(), self.bytes / KEY)
+    }
+
     fn slot(&self, index: u32) -> NonNull<[u8; KEY]> {
         // SAFETY: indices come from `free`, so they lie below bytes / KEY.
         unsafe { self.base.add(index as usize * KEY) }.cast()
@@ -94,6 +99,13 @@ impl Key {
     pub(crate) fn bytes(&self) -> &[u8; KEY] {
         // SAFETY: written in `new`, not changed before drop, which the borrow of self excludes.
         unsafe { self.slab.slot(self.index).as_ref() }
+    }
+
+    /// The same, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; KEY] {
+        let mut place = self.slab.slot(self.index);
+        // SAFETY: as in `bytes`, and the borrow of self, which owns the slot, is the only one.
+        unsafe { place.as_mut() }
     }
 
     /// The slab it lies in.

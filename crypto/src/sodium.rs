@@ -32,6 +32,27 @@ pub(crate) fn hchacha20(key: &[u8; KEY], input: &[u8; 16], out: &mut [u8; KEY]) 
     unsafe { ffi::crypto_core_hchacha20(out.as_mut_ptr(), input.as_ptr(), key.as_ptr(), ptr::null()) };
 }
 
+/// Argon2id 1.3 with one lane; false where its memory cannot be had, or a bound of libsodium's is not kept (1 pass, 8 KiB).
+#[must_use]
+pub(crate) fn argon2id(out: &mut [u8; KEY], passphrase: &[u8], salt: &[u8; 16], passes: u32, memory_kib: u32) -> bool {
+    init();
+    let Ok(memory) = usize::try_from(u64::from(memory_kib) * 1024) else { return false };
+    // SAFETY: lengths are those of the slices, and the salt's is `crypto_pwhash_SALTBYTES`.
+    let outcome = unsafe {
+        ffi::crypto_pwhash(
+            out.as_mut_ptr(),
+            KEY as u64,
+            passphrase.as_ptr().cast(),
+            passphrase.len() as u64,
+            salt.as_ptr(),
+            passes.into(),
+            memory,
+            ffi::crypto_pwhash_ALG_ARGON2ID13 as i32,
+        )
+    };
+    outcome == 0
+}
+
 /// AEGIS-256 in place; the tag apart.
 pub(crate) fn aegis256_encrypt(
     key: &[u8; KEY],

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oilskin_crypto::document::{self, NewKeyset, Policy};
-use oilskin_crypto::{Cipher, Error, FileRoot, FileStore, KeyStore, RootKey, Slab};
+use oilskin_crypto::{Cipher, Error, FileRoot, FileStore, Slab};
 
 const VECTORS: &str = include_str!("vectors/tokens.json");
 
@@ -17,7 +17,7 @@ fn hex(text: &str) -> Vec<u8> {
 struct Vector {
     _folder: tempfile::TempDir,
     slab: Arc<Slab>,
-    roots: Vec<Box<dyn RootKey>>,
+    roots: Vec<FileRoot>,
     document: String,
     signer: [u8; 32],
 }
@@ -37,7 +37,7 @@ fn vector() -> Vector {
     let root = FileRoot::read(&path, &slab).unwrap();
     Vector {
         _folder: folder,
-        roots: vec![Box::new(root)],
+        roots: vec![root],
         slab,
         document: vectors["document"].as_str().unwrap().to_owned(),
         signer: hex(vectors["signer"].as_str().unwrap()).try_into().unwrap(),
@@ -46,7 +46,7 @@ fn vector() -> Vector {
 
 impl Vector {
     fn open(&self, document: &str, policy: Policy) -> Result<u64, Error> {
-        document::open(document.as_bytes(), "pii", &self.roots, &self.slab, policy).map(|keyset| keyset.epoch())
+        document::files::open(document.as_bytes(), "pii", &self.roots, &self.slab, policy).map(|keyset| keyset.epoch())
     }
 
     fn refused(&self, document: &str, policy: Policy) -> String {
@@ -100,8 +100,8 @@ fn a_document_under_another_root_is_refused() {
     let vector = vector();
     let folder = tempfile::tempdir().unwrap();
     let other = FileRoot::create(&folder.path().join("other.key"), &vector.slab).unwrap();
-    let roots: Vec<Box<dyn RootKey>> = vec![Box::new(other)];
-    let opened = document::open(vector.document.as_bytes(), "pii", &roots, &vector.slab, Policy::default());
+    let roots = vec![other];
+    let opened = document::files::open(vector.document.as_bytes(), "pii", &roots, &vector.slab, Policy::default());
     assert!(opened.err().unwrap().to_string().contains("none of the configured root keys"));
 }
 
@@ -118,19 +118,19 @@ fn what_is_made_opens_and_a_copy_under_another_name_does_not() {
     let again = FileRoot::create(&path, &slab);
     assert!(matches!(again, Err(Error::RootExists(_))), "a root key is never overwritten");
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file is left");
-    let roots: Vec<Box<dyn RootKey>> = vec![Box::new(FileRoot::read(&path, &slab).unwrap())];
+    let roots = vec![FileRoot::read(&path, &slab).unwrap()];
     let store = FileStore::new(&folder.path().join("keys"));
-    let made = document::create(new(false), &roots, &slab).unwrap();
+    let made = document::files::create(new(false), 1, &roots, &slab).unwrap();
     store.write("default", None, &made).unwrap();
     let read = store.read("default").unwrap();
-    assert!(document::open(&read.bytes, "default", &roots, &slab, Policy::default()).is_ok());
+    assert!(document::files::open(&read, "default", &roots, &slab, Policy::default()).is_ok());
     let renamed = String::from_utf8(made).unwrap().replace("\"name\":\"default\"", "\"name\":\"pii\"");
-    assert!(document::open(renamed.as_bytes(), "pii", &roots, &slab, Policy::default()).is_err());
-    let development = document::create(new(true), &roots, &slab).unwrap();
-    let refused = document::open(&development, "default", &roots, &slab, Policy::default());
+    assert!(document::files::open(renamed.as_bytes(), "pii", &roots, &slab, Policy::default()).is_err());
+    let development = document::files::create(new(true), 1, &roots, &slab).unwrap();
+    let refused = document::files::open(&development, "default", &roots, &slab, Policy::default());
     assert!(refused.err().unwrap().to_string().contains("development keys"));
     let policy = Policy { development: true, ..Policy::default() };
-    assert!(document::open(&development, "default", &roots, &slab, policy).is_ok());
+    assert!(document::files::open(&development, "default", &roots, &slab, policy).is_ok());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use oilskin_crypto::document::{self, Policy};
-use oilskin_crypto::{Bound, FieldSpec, FileRoot, KeysetHandle, Message, RootKey, Slab};
+use oilskin_crypto::{Bound, FieldSpec, FileRoot, KeysetHandle, Message, Slab};
 use serde_json::Value as Json;
 
 fn hex(text: &str) -> Vec<u8> {
@@ -21,11 +21,11 @@ fn keysets(golden: &Json) -> BTreeMap<String, KeysetHandle> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
     file.write_all(&hex(golden["root_file"].as_str().unwrap())).unwrap();
     let slab = Slab::new(1 << 16, true).unwrap();
-    let roots: Vec<Box<dyn RootKey>> = vec![Box::new(FileRoot::read(&path, &slab).unwrap())];
+    let roots = vec![FileRoot::read(&path, &slab).unwrap()];
     let policy = Policy { development: true, ..Policy::default() };
     let open = |(name, text): (&String, &Json)| {
-        let keyset = document::open(text.as_str().unwrap().as_bytes(), name, &roots, &slab, policy).unwrap();
-        (name.clone(), KeysetHandle::held(keyset))
+        let keyset = document::files::open(text.as_str().unwrap().as_bytes(), name, &roots, &slab, policy).unwrap();
+        (name.clone(), KeysetHandle::of(keyset))
     };
     golden["documents"].as_object().unwrap().iter().map(open).collect()
 }

@@ -117,7 +117,7 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
     let everything = shows == Shows::Everything;
     let path = request.uri().path();
     let known = match path {
-        "/" | "/version" | "/certs" => everything,
+        "/" | "/version" | "/certs" | "/keys" => everything,
         "/metrics" => everything || shows == Shows::Metrics,
         "/live" | "/ready" => everything || shows == Shows::Health,
         _ => false,
@@ -133,6 +133,7 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
     match path {
         "/metrics" => with_type(StatusCode::OK, Metrics::MEDIA_TYPE, source.metrics.text()),
         "/certs" => json(StatusCode::OK, certs::document(&source.identities).to_string()),
+        "/keys" => json(StatusCode::OK, source.readiness.keyrings().document().to_string()),
         "/ready" => match source.readiness.reason().or_else(|| source.identities.unusable()) {
             None => json(StatusCode::OK, r#"{"ready":true}"#.to_owned()),
             Some(reason) => {
@@ -142,7 +143,10 @@ fn answer(shows: Shows, source: &Source, request: &Request<Incoming>) -> Respons
         },
         "/live" => json(StatusCode::OK, r#"{"live":true}"#.to_owned()),
         "/version" => json(StatusCode::OK, format!(r#"{{"version":"{}"}}"#, env!("CARGO_PKG_VERSION"))),
-        _ => json(StatusCode::OK, r#"{"endpoints":["/live","/ready","/metrics","/certs","/version"]}"#.to_owned()),
+        _ => json(
+            StatusCode::OK,
+            r#"{"endpoints":["/live","/ready","/metrics","/certs","/keys","/version"]}"#.to_owned(),
+        ),
     }
 }
 

@@ -1,25 +1,33 @@
 //! The composition root: the only file that joins all parts.
 
+mod running;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use oilskin_config::{Bind, Config, Listener};
-use tokio::sync::{Semaphore, watch};
+use oilskin_crypto::Remembered;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
+pub use running::{Running, Stopper};
+
 use crate::admin::{self, Servers, Source};
-use crate::keys::{KeyError, Keyrings};
+use crate::alloc;
+use crate::keys::{self, Begun, KeyError, Keyrings, Reach};
 use crate::limits;
 use crate::listen::{self, Bound, SocketFile};
 use crate::names::Names;
 use crate::ready::Readiness;
+use crate::rules::Homes;
+use crate::secrets;
 use crate::snapshot::{BuildError, Snapshot};
 use crate::telemetry::Metrics;
 use crate::tls::{Gathering, Identities, Refused, Server};
+use crate::transit;
 use crate::vault::{self, Vault};
 use crate::worker::{self, Shared, Stop};
 
@@ -63,7 +71,9 @@ pub struct App {
     names: Arc<Names>,
     servers: Servers,
     source: Source,
-    keyrings: Arc<Keyrings>,
+    homes: Homes,
+    /// Read already, where that needs nothing but this machine.
+    begun: Option<Begun>,
     tls: Arc<[Option<Arc<Server>>]>,
     identities: Arc<Identities>,
     vault: Option<Arc<Vault>>,
@@ -77,15 +87,16 @@ impl App {
     /// The first thing that cannot be had; nothing is left running.
     pub fn build(config: Config) -> Result<Self, StartError> {
         let (connections, lowered) = connections(&config)?;
-        for warning in config.warnings.iter().chain(&lowered) {
+        for warning in config.warnings.iter().chain(&lowered).chain(&secrets::warnings(&config)) {
             tracing::warn!("{warning}");
         }
         let metrics = Arc::new(Metrics::new());
-        let keyrings = Keyrings::open(&config, &metrics)?;
+        let homes = Homes::new(Keyrings::new(&config)?);
+        let keyrings = &homes.keyrings;
         let mut identities = Gathering::new(&metrics);
-        let snapshot = Snapshot::build(&config, &keyrings, &metrics, &mut identities)?;
+        let snapshot = Snapshot::build(&config, &homes, &metrics, &mut identities)?;
         let tls = servers_of(&config, &mut identities)?;
-        let vault = vault::open(&config, &metrics, &mut identities)?;
+        let vault = vault::open(config.vault.as_ref(), &metrics, &mut identities)?;
         let identities = identities.finish();
         let listeners = config
             .listeners
@@ -95,15 +106,9 @@ impl App {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let servers = admin::bind(&config.service).map_err(|(at, error)| StartError::Listen(shown(&at), error))?;
-        let readiness = Arc::new(Readiness::default());
-        let missing = keyrings.missing();
-        for name in &missing {
-            tracing::error!(
-                keyset = name,
-                "a rule's keyset is not in the store: its requests get key_unavailable until it is"
-            );
-        }
-        readiness.missing_keys(missing);
+        let reach = Reach::new(&metrics, vault.as_ref());
+        let begun = if keyrings.is_local() { Some(keys::at_once(keyrings.begin(&reach))??) } else { None };
+        let readiness = Arc::new(Readiness::new(&homes));
         metrics.config_taken(1);
         Ok(Self {
             config,
@@ -112,7 +117,8 @@ impl App {
             source: Source { metrics, readiness, identities: Arc::clone(&identities) },
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             names: Names::new(),
-            keyrings,
+            homes,
+            begun,
             tls,
             identities,
             vault,
@@ -126,19 +132,29 @@ impl App {
     /// As [`App::build`].
     pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
         connections(config)?;
-        let metrics = Metrics::new();
-        let keyrings = Keyrings::open(config, &metrics)?;
+        let metrics = Arc::new(Metrics::new());
+        let homes = Homes::new(Keyrings::new(config)?);
+        let keyrings = &homes.keyrings;
         let mut identities = Gathering::looking(&metrics);
-        Snapshot::build(config, &keyrings, &metrics, &mut identities)?;
+        Snapshot::build(config, &homes, &metrics, &mut identities)?;
         servers_of(config, &mut identities)?;
-        vault::open(config, &metrics, &mut identities)?;
-        let warning = |name: String| {
+        let vault = vault::open(config.vault.as_ref(), &metrics, &mut identities)?;
+        let reach = Reach::new(&metrics, vault.as_ref());
+        let mut warnings = secrets::warnings(config);
+        if !keyrings.is_local() {
+            keyrings.look(&reach)?;
+            warnings.push("root keys or key store are not on this machine: they were not asked".to_owned());
+            return Ok(warnings);
+        }
+        keys::at_once(keyrings.begin(&reach))??;
+        let warning = |(name, _): (String, String)| {
             format!(
                 "keyset {name} is not in the store: requests that need it get key_unavailable, and /ready says no, until it \
                  is there; `oilskin keys init --name {name}` makes it"
             )
         };
-        Ok(keyrings.missing().into_iter().map(warning).collect())
+        warnings.extend(keyrings.troubled().into_iter().map(warning));
+        Ok(warnings)
     }
 
     /// Where the listener of that index listens; none for a Unix socket.
@@ -180,23 +196,34 @@ impl App {
             connections: Arc::new(Semaphore::new(self.connections)),
             stop: stopped.clone(),
             tls: self.tls,
+            vault: self.vault.clone(),
+            denials: Arc::default(),
         };
         let files = self.listeners.iter().filter_map(SocketFile::of).collect();
+        let (opened, keys) = oneshot::channel();
         let mut running =
-            Running { files, stop, workers: Vec::new(), control: None, drain: self.config.timeouts.drain };
+            Running { files, stop, workers: Vec::new(), others: Vec::new(), keys, drain: self.config.timeouts.drain };
         let workers = limits::workers(self.config.workers);
         let mut own = self.listeners;
         for id in 0..workers {
             let last = id + 1 == workers;
             let sockets = if last { std::mem::take(&mut own) } else { another(&own).map_err(StartError::Thread)? };
             let shared = shared.clone();
-            let thread = spawn(format!("worker-{id}"), move || worker::run(id, shared, sockets))?;
+            let remembered = remembered(&self.config, workers)?;
+            let thread = spawn(format!("worker-{id}"), move || worker::run(id, shared, sockets, remembered))?;
             running.workers.push(thread);
         }
         let (servers, source) = (self.servers, self.source);
-        let kept = Kept { keyrings: self.keyrings, identities: self.identities, vault: self.vault };
-        let control = spawn("control".to_owned(), move || control(servers, source, kept, stopped))?;
-        running.control = Some(control);
+        let (identities, vault) = (self.identities, self.vault);
+        let reach = Reach::new(&source.metrics, vault.as_ref());
+        let until = stopped.clone();
+        let transit = self.homes.transit;
+        let vault = vault.map(|vault| (vault, transit));
+        let control = spawn("control".to_owned(), move || control(servers, source, identities, vault, until))?;
+        running.others.push(control);
+        let (keyrings, begun) = (self.homes.keyrings, self.begun);
+        let keep = move || keep_keys(keyrings, &reach, begun, opened, stopped);
+        running.others.push(spawn("keys".to_owned(), keep)?);
         Ok(running)
     }
 }
@@ -215,6 +242,13 @@ fn connections(config: &Config) -> Result<(usize, Option<String>), StartError> {
     limits::connections(config.limits.connections, accepting).map_err(StartError::Limits)
 }
 
+/// A worker's part of what is remembered of Vault's answers, where anything is.
+fn remembered(config: &Config, workers: usize) -> Result<Option<Remembered>, StartError> {
+    let bytes = config.vault.as_ref().map_or(0, |vault| vault.cache) / workers.max(1);
+    let made = (bytes > 0).then(|| Remembered::new(bytes, config.unsafe_unlocked_keys)).transpose();
+    made.map_err(|error| KeyError::from(error).into())
+}
+
 fn another(sockets: &[Bound]) -> io::Result<Vec<Bound>> {
     sockets.iter().map(Bound::another).collect()
 }
@@ -226,29 +260,21 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name).spawn(work).map_err(StartError::Thread)
 }
 
-/// What is kept fresh off the data path.
-struct Kept {
-    keyrings: Arc<Keyrings>,
-    identities: Arc<Identities>,
-    vault: Option<Arc<Vault>>,
-}
-
-/// What is not on the data path: admin, metrics, health, keys.
+/// What is not on the data path: admin, metrics, health, certificates.
 fn control(
     servers: Servers,
     source: Source,
-    Kept { keyrings, identities, vault }: Kept,
+    identities: Arc<Identities>,
+    vault: Option<(Arc<Vault>, Arc<transit::Keys>)>,
     mut stopped: watch::Receiver<Stop>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let mut tasks = JoinSet::new();
         servers.serve(&source, &mut tasks)?;
-        let readiness = Arc::clone(&source.readiness);
-        let changed = move |missing| readiness.missing_keys(missing);
-        tasks.spawn(keyrings.keep_fresh(Arc::clone(&source.metrics), changed));
-        tasks.spawn(identities.keep_fresh(vault.clone()));
-        if let Some(vault) = vault.clone() {
+        tasks.spawn(identities.keep_fresh(vault.as_ref().map(|(vault, _)| Arc::clone(vault))));
+        if let Some((vault, keys)) = vault.clone() {
+            tasks.spawn(transit::keep_known(keys, Arc::clone(&vault)));
             tasks.spawn(vault.keep_fresh());
         }
         // Health and metrics answer while requests drain, too. An error means that the sender is gone: the end as well.
@@ -256,11 +282,50 @@ fn control(
         source.readiness.drain();
         let _ = stopped.wait_for(|stop| *stop == Stop::Now).await;
         tasks.shutdown().await;
-        if let Some(vault) = vault {
+        if let Some((vault, _)) = vault {
             vault.leave().await;
         }
         Ok(())
     })
+}
+
+/// Keys have a thread of their own: providers' libraries leave copies of them in memory that is freed, and this one wipes it.
+fn keep_keys(
+    keyrings: Arc<Keyrings>,
+    reach: &Reach,
+    begun: Option<Begun>,
+    opened: oneshot::Sender<Result<(), KeyError>>,
+    mut stopped: watch::Receiver<Stop>,
+) -> io::Result<()> {
+    alloc::wipe_what_is_freed();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().on_thread_start(alloc::wipe_what_is_freed).build()?;
+    runtime.block_on(async move {
+        let work = async {
+            let begun = match begun {
+                Some(begun) => Ok(begun),
+                None => keyrings.begin(reach).await,
+            };
+            match begun {
+                Ok(begun) => {
+                    // Nobody listens any more where the process ends already.
+                    let _ = opened.send(Ok(()));
+                    keyrings.keep_fresh(begun).await;
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                    std::future::pending().await
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = stopped.wait_for(|stop| *stop == Stop::Now) => {}
+        }
+    });
+    // A call that hangs must not keep the process.
+    runtime.shutdown_background();
+    Ok(())
 }
 
 pub(crate) fn shown(bind: &Bind) -> String {
@@ -268,81 +333,5 @@ pub(crate) fn shown(bind: &Bind) -> String {
         Bind::Tcp(address) => address.to_string(),
         Bind::AnyPort(port) => format!("[::]:{port}"),
         Bind::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-/// Ends a running process' threads.
-#[derive(Debug, Clone)]
-pub struct Stopper {
-    stop: watch::Sender<Stop>,
-    drain: Duration,
-}
-
-impl Stopper {
-    /// Takes nothing new; what is in work may end within the drain time.
-    pub fn drain(&self) {
-        self.stop.send_replace(Stop::DrainUntil(Instant::now() + self.drain));
-    }
-
-    /// Cuts everything.
-    pub fn stop(&self) {
-        self.stop.send_replace(Stop::Now);
-    }
-
-    /// Whether it was told to end already.
-    pub(crate) fn is_draining(&self) -> bool {
-        *self.stop.borrow() != Stop::Serve
-    }
-
-    /// How long a drain may take, in milliseconds.
-    pub(crate) fn drain_ms(&self) -> u64 {
-        u64::try_from(self.drain.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// A running process' threads.
-pub struct Running {
-    files: Vec<SocketFile>,
-    stop: watch::Sender<Stop>,
-    workers: Vec<JoinHandle<io::Result<usize>>>,
-    control: Option<JoinHandle<io::Result<()>>>,
-    drain: Duration,
-}
-
-impl Running {
-    /// Tells it to end while something else waits in [`Running::join`].
-    pub fn stopper(&self) -> Stopper {
-        Stopper { stop: self.stop.clone(), drain: self.drain }
-    }
-
-    /// Waits for the workers, then ends the rest; returns how many connections were cut with a request in work.
-    ///
-    /// # Errors
-    /// What ended a thread early.
-    pub fn join(mut self) -> io::Result<usize> {
-        let mut cut = 0;
-        let mut outcome = Ok(());
-        for worker in self.workers.drain(..) {
-            match worker.join() {
-                Ok(Ok(count)) => cut += count,
-                Ok(Err(error)) => outcome = Err(error),
-                Err(_) => outcome = Err(io::Error::other("a worker panicked")),
-            }
-        }
-        // Sockets are gone: so are their files.
-        self.files.clear();
-        self.stop.send_replace(Stop::Now);
-        if let Some(control) = self.control.take()
-            && let Ok(Err(error)) = control.join()
-        {
-            outcome = Err(error);
-        }
-        outcome.map(|()| cut)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.send_replace(Stop::Now);
     }
 }

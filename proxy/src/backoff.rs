@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use ring::rand::{SecureRandom, SystemRandom};
 
 /// Shortest wait.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -16,6 +17,14 @@ pub(crate) fn waits(longest: Duration) -> ExponentialBackoff {
         .without_max_times()
         .with_jitter()
         .build()
+}
+
+/// A random share, from 0 to 1: replicas that started together must not do things together.
+pub(crate) fn share() -> f64 {
+    let mut bytes = [0; 2];
+    // Without random bytes nothing is encrypted either; all at the same moment is then the least of it.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The command line: what the words mean, what is printed, and the exit code.
 
+mod admin;
 mod certs;
 mod check;
 mod demo;
 mod dev;
+#[cfg(feature = "pkcs11")]
+mod hsm;
 mod keys;
 mod process;
+mod rewrap;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -15,7 +19,7 @@ use clap::{Parser, Subcommand};
 use oilskin_config::{Problem, Vars};
 use serde_json::{Value, json};
 
-use crate::StartError;
+use crate::{StartError, telemetry};
 
 /// How a command ended; the number is the process' exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,12 @@ enum Command {
     /// Make and show keysets.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Try PKCS#11 modules of HSMs.
+    #[cfg(feature = "pkcs11")]
+    #[command(subcommand)]
+    Hsm(hsm::Command),
+    /// Renew tokens in files: those of retired key versions become tokens of the active one.
+    Rewrap(rewrap::Rewrap),
     /// What can be configured.
     #[command(subcommand)]
     Config(Config),
@@ -88,6 +98,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>, vars: &Vars) -> Exit {
         Some(Command::Check) => check::run(vars, &printer),
         Some(Command::Certs) => certs::run(vars, &printer),
         Some(Command::Keys(command)) => keys::run(&command, vars, &printer),
+        #[cfg(feature = "pkcs11")]
+        Some(Command::Hsm(command)) => hsm::run(&command, &printer),
+        Some(Command::Rewrap(rewrap)) => rewrap::run(&rewrap, vars, &printer),
         Some(Command::Config(Config::Schema)) => {
             printer.line(oilskin_config::generated::json_schema().trim_end());
             Exit::Done
@@ -110,6 +123,29 @@ impl Printer {
     /// A result: its text, or its document.
     fn result(&self, text: impl Display, document: &Value) {
         if self.json { self.line(document) } else { self.line(text) }
+    }
+
+    /// What is going on meanwhile, for people.
+    fn progress(&self, text: impl Display) {
+        if !self.json {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// From now on warnings are said to people, beginning with these. A program that reads JSON finds nothing but its document.
+    fn warns(&self, warnings: &[String]) {
+        if self.json {
+            return;
+        }
+        telemetry::install_for_a_command();
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// Bytes as they are.
+    fn raw(&self, bytes: &[u8]) {
+        let _ = io::stdout().lock().write_all(bytes);
     }
 
     fn line(&self, line: impl Display) {

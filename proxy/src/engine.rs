@@ -1,32 +1,41 @@
 //! Joins the rewriter and the field cipher for one message.
+//!
+//! Local keys answer at once, but for a token of a version that is not known here: its field waits, and with it the message, until the
+//! keyset was read again. Fields that Vault is asked for wait for it, and the message goes on being read meanwhile.
 
+mod calls;
+mod work;
+
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use oilskin_config::{OnDecryptError, Op};
-use oilskin_crypto::{self as crypto, Bound, DecryptReason, Message, Value, looks_like_token};
+use oilskin_config::Op;
+use oilskin_crypto::Bound;
+use zeroize::Zeroizing;
 
 use crate::error::{Code, Failure};
-use crate::fields::{Answer, BindError, Error, Field, Kind, Program, Resolver, Rewriter};
+use crate::fields::{Answer, BindError, Error, Field, HoleId, Kind, Program, Replacement, Resolver, Rewriter};
 use crate::graphql;
-use crate::rules::{Action, Compiled, FieldRule, Keyset, PhaseRules};
+use crate::keys::Entry;
+use crate::rules::{Action, Compiled, Keyset, PhaseRules};
 use crate::telemetry::FieldResult;
+use crate::transit::{Lanes, Outcome};
+use calls::Came;
+#[doc(hidden)]
+pub use calls::is_ciphertext as is_vault_ciphertext;
+use work::{Refused, Tally, Work, value_of};
+
+pub(crate) use work::Patience;
 
 /// Encrypts or decrypts the fields of one message.
 pub(crate) struct Engine {
     op: Op,
+    /// Tokens of retired versions and of older contexts become new ones; nothing else is changed.
+    rewraps: bool,
     program: Arc<Program>,
     rules: Arc<[Compiled]>,
     work: Work,
-}
-
-/// What fields are worked with, apart from the rules that are borrowed beside it.
-struct Work {
-    tenant: Option<Arc<str>>,
-    worker: usize,
-    /// One for each keyset that was asked for.
-    messages: Vec<Message>,
-    /// A decoded string, kept for its room.
-    text: Vec<u8>,
 }
 
 impl Engine {
@@ -34,39 +43,192 @@ impl Engine {
     ///
     /// # Errors
     /// `key_unavailable`.
-    pub(crate) fn new(rules: &PhaseRules, tenant: Option<Arc<str>>, worker: usize) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        rules: &PhaseRules,
+        tenant: Option<Arc<str>>,
+        (worker, lanes): (usize, Option<&Rc<Lanes>>),
+        patience: Patience,
+    ) -> Result<Self, Failure> {
         let (Some(program), Some(compiled)) = (rules.program(), rules.rules()) else {
             return Err(Failure::new(Code::KeyUnavailable, "no_rules"));
         };
         let mut before: Option<&Keyset> = None;
         for rule in compiled.iter() {
             let Action::Field(field) = &rule.action else { continue };
-            // Rules of one keyset usually follow each other: one look for all of them.
-            if !before.is_some_and(|before| before.is(&field.keyset)) && !field.keyset.is_held(tenant.as_deref()) {
+            if let Some(reason) = field.lacks(rules.op(), tenant.as_deref(), before) {
                 rule.metrics.add(FieldResult::KeyUnavailable, 1);
-                return Err(Failure::in_rule(Code::KeyUnavailable, "keyset", Arc::clone(&rule.name)));
+                return Err(Failure::in_rule(Code::KeyUnavailable, reason, Arc::clone(&rule.name)));
             }
-            before = Some(&field.keyset);
+            before = field.keyset.as_ref().or(before);
         }
         Ok(Self {
             op: rules.op(),
+            rewraps: false,
             program: Arc::clone(program),
             rules: Arc::clone(compiled),
-            work: Work { tenant, worker, messages: Vec::new(), text: Vec::new() },
+            work: Work {
+                lanes: lanes.cloned(),
+                calls: None,
+                tenant,
+                worker,
+                messages: Vec::new(),
+                tenanted: Vec::new(),
+                text: Vec::new(),
+                patience,
+                late: Vec::new(),
+                tally: Tally::default(),
+            },
         })
+    }
+
+    /// The same for data at rest: tokens of retired versions and of older contexts become new ones; nothing else is changed.
+    ///
+    /// # Errors
+    /// `key_unavailable`.
+    pub(crate) fn rewrapping(
+        rules: &PhaseRules,
+        tenant: Option<Arc<str>>,
+        lanes: Option<&Rc<Lanes>>,
+    ) -> Result<Self, Failure> {
+        let engine = Self::new(rules, tenant, (0, lanes), Patience::None)?;
+        Ok(Self { op: Op::Encrypt, rewraps: true, ..engine })
+    }
+
+    /// How many tokens of retired versions, or older contexts, it has met, and how many in all.
+    pub(crate) fn renewed(&self) -> (u64, u64) {
+        (self.work.tally.renewed, self.work.tally.met)
     }
 
     pub(crate) fn program(&self) -> &Arc<Program> {
         &self.program
     }
 
-    /// Pushes a piece through the rewriter.
+    /// Pushes a piece through the rewriter. Returns how much of it was taken: all, unless fields wait.
     ///
     /// # Errors
     /// What the peer is told.
-    pub(crate) fn push(&mut self, rewriter: &mut Rewriter, piece: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
-        // Local keys answer at once, so the rewriter always takes all.
-        rewriter.push(piece, self, out).map(|_| ()).map_err(|error| self.told(error))
+    pub(crate) fn push(&mut self, rewriter: &mut Rewriter, piece: &[u8], out: &mut Vec<u8>) -> Result<usize, Failure> {
+        rewriter.push(piece, self, out).map_err(|error| self.told(error))
+    }
+
+    /// What fields wait for, if any do. Then [`Engine::settle`] is to be called.
+    pub(crate) fn waiting(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        for late in &self.work.late {
+            if !entries.iter().any(|entry| Arc::ptr_eq(entry, &late.entry)) {
+                entries.push(Arc::clone(&late.entry));
+            }
+        }
+        (!entries.is_empty()).then_some(async move {
+            for entry in entries {
+                entry.refreshed().await;
+            }
+        })
+    }
+
+    /// Resolves the fields that waited, for good.
+    ///
+    /// # Errors
+    /// What the peer is told.
+    pub(crate) fn settle(&mut self, rewriter: &mut Rewriter, out: &mut Vec<u8>) -> Result<(), Failure> {
+        self.work.patience = Patience::None;
+        for late in std::mem::take(&mut self.work.late) {
+            let bound: Vec<(&[u8], &[u8])> =
+                late.bound.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+            let field = Field { hole: late.hole, rule: late.rule, kind: late.kind, raw: &late.raw, bound: &bound };
+            let mut value = Vec::new();
+            let wrong = |error| Error::Resolver { rule: late.rule, error };
+            let answer = self.resolve(field, &mut value).map_err(|error| self.told(wrong(error)))?;
+            let replacement = match answer {
+                Answer::Written => Replacement::Bytes(&value),
+                Answer::Keep | Answer::Later => Replacement::Bytes(&late.raw),
+                Answer::Dropped => Replacement::Dropped,
+            };
+            rewriter.answer(late.hole, replacement, out).map_err(|error| self.told(error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether fields wait for Vault.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.work.calls.as_ref().is_some_and(|calls| calls.open() > 0)
+    }
+
+    /// Whether so many fields were gathered for Vault that they are better sent.
+    pub(crate) fn has_gathered_many(&self) -> bool {
+        self.work.calls.as_ref().is_some_and(|calls| calls.are_many())
+    }
+
+    /// Asks Vault for what was gathered.
+    pub(crate) fn ask(&mut self) {
+        if let Some(calls) = &mut self.work.calls {
+            calls.send();
+        }
+    }
+
+    /// Puts Vault's answers into the message; ready once there was one.
+    ///
+    /// # Errors
+    /// What the peer is told.
+    pub(crate) fn poll_answers(
+        &mut self,
+        cx: &mut Context<'_>,
+        rewriter: &mut Rewriter,
+        out: &mut Vec<u8>,
+    ) -> Poll<Result<(), Failure>> {
+        let Some(calls) = &mut self.work.calls else { return Poll::Ready(Ok(())) };
+        let mut answer = ready!(calls.poll(cx));
+        loop {
+            let (hole, outcome) = answer.map_err(|refused| Failure::new(refused.0, refused.1))?;
+            self.answered(hole, outcome, rewriter, out)?;
+            match self.work.calls.as_mut().filter(|calls| calls.open() > 0).map(|calls| calls.poll(cx)) {
+                Some(Poll::Ready(next)) => answer = next,
+                Some(Poll::Pending) | None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn answered(
+        &mut self,
+        hole: u64,
+        outcome: Outcome,
+        rewriter: &mut Rewriter,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        let rules = Arc::clone(&self.rules);
+        let rule_of = |at: usize| match &rules.get(at)?.action {
+            Action::Field(field) => Some(&**field),
+            _ => None,
+        };
+        let mut value = Vec::new();
+        let calls = self.work.calls.as_mut().ok_or_else(|| Failure::new(Code::KeyUnavailable, "vault"))?;
+        let came = calls.came(hole, outcome, rule_of, &mut value);
+        let (at, raw, outcome) = match came.map_err(|refused| Failure::new(refused.0, refused.1))? {
+            Came::Again => {
+                self.ask();
+                return Ok(());
+            }
+            Came::Answer { rule, raw, outcome } => (rule, raw, outcome),
+            Came::Plain { rule, bound } => {
+                let plain = Zeroizing::new(std::mem::take(&mut value));
+                let field = rule_of(rule).ok_or(Refused(Code::KeyUnavailable, "vault_lost"));
+                let bound: Vec<_> = bound.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).collect();
+                let written =
+                    field.and_then(|field| self.work.write(field, value_of(&plain), Bound(&bound), &mut value));
+                (rule, Vec::new(), written.map(|()| (Answer::Written, FieldResult::Stale)))
+            }
+        };
+        let wrong = |error| Error::Resolver { rule: at, error };
+        let answer = match rules.get(at) {
+            Some(rule) => self.work.tally.counted(rule, outcome),
+            None => outcome.map(|(answer, _)| answer),
+        };
+        let replacement = match answer.map_err(|error| self.told(wrong(error)))? {
+            Answer::Written => Replacement::Bytes(&value),
+            Answer::Keep | Answer::Later => Replacement::Bytes(&raw),
+            Answer::Dropped => Replacement::Dropped,
+        };
+        rewriter.answer(HoleId(hole), replacement, out).map_err(|error| self.told(error))
     }
 
     /// Ends the document.
@@ -102,119 +264,15 @@ impl Engine {
     }
 }
 
-impl Work {
-    fn message(&mut self, rule: &FieldRule) -> Result<&mut Message, Refused> {
-        let missing = Refused(Code::KeyUnavailable, "keyset");
-        let tenanted;
-        let handle = match &rule.keyset {
-            Keyset::One(handle) => handle,
-            by_tenant => {
-                tenanted = by_tenant.handle(self.tenant.as_deref()).ok_or(missing)?;
-                &tenanted
-            }
-        };
-        let at = match self.messages.iter().position(|message| message.is_of(handle)) {
-            Some(at) => at,
-            None => {
-                self.messages.push(Message::new(handle, self.tenant.clone(), self.worker));
-                self.messages.len() - 1
-            }
-        };
-        self.messages.get_mut(at).ok_or(missing)
-    }
-
-    fn encrypt(&mut self, rule: &FieldRule, field: &Field<'_>, out: &mut Vec<u8>) -> Result<FieldResult, Refused> {
-        if rule.accept_tokens && self.is_own_token(rule, field)? {
-            out.extend_from_slice(field.raw);
-            return Ok(FieldResult::TokenKept);
-        }
-        out.push(b'"');
-        self.message(rule)?.encrypt(&rule.spec, value(field), Bound(field.bound), out).map_err(
-            |error| match error {
-                crypto::Error::TooLarge => Refused(Code::TooLarge, "max_field"),
-                crypto::Error::Value(_) => Refused(Code::Malformed, "value"),
-                crypto::Error::Random => Refused(Code::KeyUnavailable, "random"),
-                _ => Refused(Code::KeyUnavailable, "keyset"),
-            },
-        )?;
-        out.push(b'"');
-        Ok(FieldResult::Ok)
-    }
-
-    /// Whether the app sends back a token it read: one that opens for this very place. One that does not is an error.
-    fn is_own_token(&mut self, rule: &FieldRule, field: &Field<'_>) -> Result<bool, Refused> {
-        let Some(text) = string_text(field, &mut self.text).filter(|text| looks_like_token(text)) else {
-            return Ok(false);
-        };
-        let text = text.to_vec();
-        let opened = self.message(rule)?.decrypt(&rule.spec, &text, Bound(field.bound), &mut Vec::new());
-        opened.map(|_| true).map_err(|error| decrypt_refused(&error))
-    }
-
-    fn decrypt(
-        &mut self,
-        rule: &FieldRule,
-        field: &Field<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(Answer, FieldResult), Refused> {
-        let mut text = std::mem::take(&mut self.text);
-        let outcome = match string_text(field, &mut text) {
-            Some(token) if looks_like_token(token) || !rule.plaintext_accepted => {
-                self.message(rule)?.decrypt(&rule.spec, token, Bound(field.bound), out)
-            }
-            Some(_) => return self.plaintext(text),
-            None if rule.plaintext_accepted => return self.plaintext(text),
-            None => Err(DecryptReason::PlaintextRefused.into()),
-        };
-        self.text = text;
-        match outcome {
-            Ok(opened) if opened.renamed => Ok((Answer::Written, FieldResult::RenamedContext)),
-            Ok(_) => Ok((Answer::Written, FieldResult::Ok)),
-            Err(crypto::Error::Decrypt(reason)) => lenient(rule, reason, out),
-            Err(error) => Err(decrypt_refused(&error)),
-        }
-    }
-
-    fn plaintext(&mut self, text: Vec<u8>) -> Result<(Answer, FieldResult), Refused> {
-        self.text = text;
-        Ok((Answer::Keep, FieldResult::PlaintextSeen))
-    }
-}
-
-/// A token that does not open, where the rule says what it becomes instead of failing.
-fn lenient(rule: &FieldRule, reason: DecryptReason, out: &mut Vec<u8>) -> Result<(Answer, FieldResult), Refused> {
-    match rule.on_decrypt_error {
-        OnDecryptError::Fail => Err(Refused(Code::DecryptFailed, reason.as_str())),
-        // It passes tokens on. A plaintext is none: whoever writes the store would set the field.
-        OnDecryptError::Ciphertext if reason == DecryptReason::PlaintextRefused => {
-            Err(Refused(Code::DecryptFailed, reason.as_str()))
-        }
-        OnDecryptError::Ciphertext => Ok((Answer::Keep, FieldResult::Failed)),
-        OnDecryptError::Drop => Ok((Answer::Dropped, FieldResult::Failed)),
-        OnDecryptError::Null => {
-            out.extend_from_slice(b"null");
-            Ok((Answer::Written, FieldResult::Failed))
-        }
-    }
-}
-
-fn decrypt_refused(error: &crypto::Error) -> Refused {
-    match error {
-        crypto::Error::Decrypt(reason) => Refused(Code::DecryptFailed, reason.as_str()),
-        _ => Refused(Code::KeyUnavailable, "keyset"),
-    }
-}
-
-/// What the peer is told, and the reason that only log and metric say.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Refused(Code, &'static str);
-
 impl Resolver for Engine {
     type Error = Refused;
 
     fn longest(&self, rule: usize, raw: usize) -> usize {
         match (self.op, self.rules.get(rule).map(|rule| &rule.action)) {
             // With its quotes.
+            (Op::Encrypt, Some(Action::Field(field))) if field.vault_writes().is_some() => {
+                field.spec.longest_ciphertext(raw) + 2
+            }
             (Op::Encrypt, Some(Action::Field(field))) => field.spec.longest_token(raw) + 2,
             _ => raw,
         }
@@ -223,28 +281,15 @@ impl Resolver for Engine {
     fn resolve(&mut self, field: Field<'_>, out: &mut Vec<u8>) -> Result<Answer, Refused> {
         let Some(rule) = self.rules.get(field.rule) else { return Err(Refused(Code::Malformed, "rule")) };
         let outcome = match (&rule.action, self.op) {
+            // What is at rest was judged when it came.
+            (Action::Graphql { .. } | Action::GraphqlBatch, _) if self.rewraps => return Ok(Answer::Keep),
             (Action::Graphql { only_if_it_looks_so }, _) => return graphql_query(&field, *only_if_it_looks_so),
             (Action::GraphqlBatch, _) => return Err(Refused(Code::Malformed, "graphql_batch")),
-            (Action::Field(action), Op::Encrypt) => {
-                self.work.encrypt(action, &field, out).map(|result| (Answer::Written, result))
-            }
+            (Action::Field(action), _) if self.rewraps => self.work.rewrap(action, &field, out),
+            (Action::Field(action), Op::Encrypt) => self.work.encrypt(action, &field, out),
             (Action::Field(action), Op::Decrypt) => self.work.decrypt(action, &field, out),
         };
-        match outcome {
-            Ok((answer, result)) => {
-                rule.metrics.add(result, 1);
-                Ok(answer)
-            }
-            Err(refused) => {
-                let result = match refused {
-                    Refused(Code::KeyUnavailable, _) => FieldResult::KeyUnavailable,
-                    Refused(_, "plaintext_refused") => FieldResult::PlaintextRefused,
-                    _ => FieldResult::Failed,
-                };
-                rule.metrics.add(result, 1);
-                Err(refused)
-            }
-        }
+        self.work.tally.counted(rule, outcome)
     }
 }
 
@@ -257,28 +302,6 @@ fn graphql_query(field: &Field<'_>, only_if_it_looks_so: bool) -> Result<Answer,
         Ok(query) if only_if_it_looks_so && !graphql::looks_like_query(&query) => Ok(Answer::Keep),
         Ok(query) if !graphql::holds_literals(&query) => Ok(Answer::Keep),
         _ => Err(Refused(Code::Malformed, "graphql_literal")),
-    }
-}
-
-/// What a JSON string means; none for other kinds.
-fn string_text<'a>(field: &'a Field<'_>, room: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    let [b'"', body @ .., b'"'] = field.raw else { return None };
-    if memchr::memchr(b'\\', body).is_none() {
-        return Some(body);
-    }
-    *room = serde_json::from_slice::<String>(field.raw).ok()?.into_bytes();
-    Some(room)
-}
-
-fn value<'a>(field: &Field<'a>) -> Value<'a> {
-    match field.kind {
-        Kind::String => Value::String(field.raw),
-        Kind::Number => Value::Number(field.raw),
-        Kind::True => Value::Boolean(true),
-        Kind::False => Value::Boolean(false),
-        Kind::Null => Value::Null,
-        Kind::Array => Value::Array(field.raw),
-        Kind::Object => Value::Object(field.raw),
     }
 }
 

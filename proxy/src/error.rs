@@ -69,7 +69,7 @@ codes! {
     Overloaded "overloaded" "A limit on concurrent work is reached"
         "Try again later, or raise the limit that the log names.",
     KeyUnavailable "key_unavailable" "A needed key is not available"
-        "Try again later; the log says which keyset is missing.",
+        "Try again later; the log says which keyset is missing, or why Vault did not answer.",
     Loop "loop" "The request came back to the proxy that sent it"
         "Point the route's upstream at the real upstream.",
     UnsupportedType "unsupported_type" "No rule's reader can inspect this content type"

@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use crate::body::{Body, Passing, Progress, Whole};
-use crate::engine::Engine;
+use crate::engine::{Engine, Patience};
 use crate::error::{Code, Failure, Side};
 use crate::exchange::Exchange;
 use crate::forward::{Answer, forward};
@@ -233,7 +233,7 @@ async fn request_body(
         return Ok(Request::from_parts(head, Body::Passing(body)));
     };
     let source = Source { body, progress, max };
-    let mut rewriting = start(peer, snapshot, asked, &asked.route.request, source, reading)?;
+    let mut rewriting = start(peer, snapshot, asked, &asked.route.request, source, reading).await?;
     rewriting.asks(Rc::clone(exchange));
     let body = match rewriting.hold().await? {
         Held::Whole(bytes, trailers) => {
@@ -283,7 +283,7 @@ fn judge(route: &Route, rules: &PhaseRules, map: &http::HeaderMap) -> Result<Opt
     }
 }
 
-fn start(
+async fn start(
     peer: &Peer,
     snapshot: &Snapshot,
     asked: &Asked,
@@ -291,7 +291,15 @@ fn start(
     source: Source,
     reading: Reading,
 ) -> Result<Box<Rewriting>, Failure> {
-    let engine = Engine::new(rules, asked.tenant.clone(), peer.worker.id)?;
+    let engine =
+        || Engine::new(rules, asked.tenant.clone(), (peer.worker.id, peer.worker.lanes.as_ref()), Patience::Once);
+    let engine = match engine() {
+        Err(Failure { code: Code::KeyUnavailable, .. }) => {
+            rules.loaded(asked.tenant.as_deref()).await;
+            engine()?
+        }
+        made => made?,
+    };
     let path = rules.path_values(&asked.route.params, &asked.params);
     Ok(Rewriting::new(source, engine, path, reading, &snapshot.limits))
 }
@@ -334,7 +342,7 @@ async fn response(
         return Ok((head, Answering::Passing(body, progress, max, answer.lent)));
     };
     let source = Source { body, progress, max };
-    let mut rewriting = start(peer, snapshot, asked, rules, source, reading)?;
+    let mut rewriting = start(peer, snapshot, asked, rules, source, reading).await?;
     rewriting.comes_over(answer.lent);
     let body = match rewriting.hold().await? {
         Held::Whole(bytes, trailers) => {

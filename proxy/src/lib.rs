@@ -1,6 +1,7 @@
 //! Oilskin, a sidecar proxy that encrypts chosen fields of an app's HTTP traffic.
 
 mod admin;
+mod alloc;
 mod app;
 mod backoff;
 mod body;
@@ -30,11 +31,13 @@ mod rewrite;
 mod route;
 mod rules;
 mod said;
+mod secrets;
 mod serve;
 mod snapshot;
 mod stream;
 mod telemetry;
 mod tls;
+mod transit;
 #[cfg(feature = "vault")]
 mod vault;
 #[cfg(not(feature = "vault"))]
@@ -42,12 +45,18 @@ mod vault;
 mod vault;
 mod worker;
 
+pub use alloc::Allocator;
 pub use app::{App, Running, StartError, Stopper};
 pub use cli::{Exit, run as cli};
+#[doc(hidden)]
+pub use engine::is_vault_ciphertext;
 pub use error::page as errors_page;
-pub use keys::KeyError;
+pub use keys::{Failed, Fault, KeyError};
 pub use offline::{Offline, OfflineError, Phase};
 pub use snapshot::BuildError;
 #[doc(hidden)]
 pub use tls::examined;
 pub use tls::provider as tls_provider;
+#[cfg(feature = "vault")]
+#[doc(hidden)]
+pub use vault::vault_answers;

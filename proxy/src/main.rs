@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: oilskin::Allocator = oilskin::Allocator;
 
 fn main() -> ExitCode {
     let vars = std::env::vars_os().collect();

@@ -54,6 +54,14 @@ pub(crate) struct Rewriting {
     machine: Machine,
     out: Vec<u8>,
     ended: bool,
+    /// Fields wait for a keyset to be read again; what came after them waits, too.
+    waiting: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// What was read and not taken yet, because fields wait.
+    rest: Vec<u8>,
+    /// The body has ended, and only fields that wait are missing.
+    closing: bool,
+    /// Its head has left: what is whole is to follow soon.
+    streams: bool,
     trailers: Option<HeaderMap>,
     hold: usize,
     /// Of a request: who waits for its end.
@@ -91,6 +99,10 @@ impl Rewriting {
             machine,
             out: Vec::new(),
             ended: false,
+            waiting: None,
+            rest: Vec::new(),
+            closing: false,
+            streams: false,
             trailers: None,
             hold: limits.hold,
             sending: None,
@@ -133,6 +145,7 @@ impl Rewriting {
             let trailers = self.trailers.take();
             return Ok(Held::Whole(std::mem::take(&mut self.out).into(), trailers));
         }
+        self.streams = true;
         Ok(match self.machine {
             Machine::Copy => Held::Unread(self),
             _ => Held::Longer(self),
@@ -142,9 +155,23 @@ impl Rewriting {
     /// Fills `out` to `want` bytes, or to the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<(), Failure>> {
         while !self.ended && self.out.len() < want {
+            if let Some(waiting) = &mut self.waiting {
+                ready!(waiting.as_mut().poll(cx));
+                self.waiting = None;
+                self.settle()?;
+                continue;
+            }
+            match self.poll_answers(cx, want) {
+                Poll::Ready(Ok(true)) => continue,
+                Poll::Ready(other) => drop(other?),
+                Poll::Pending => return Poll::Pending,
+            }
             let frame = match Pin::new(&mut self.source).poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
+                    if self.streams {
+                        self.ask();
+                    }
                     let stall = ready!(self.progress.poll_stalled(cx));
                     return Poll::Ready(Err(self.stalled(stall)));
                 }
@@ -190,7 +217,10 @@ impl Rewriting {
             Machine::Rewrite(rewriter, engine) => {
                 // Tokens are longer than what they replace; room for a few at once instead of by turns.
                 self.out.reserve(data.len() + data.len() / 2 + 256);
-                engine.push(rewriter, data, &mut self.out)
+                let taken = engine.push(rewriter, data, &mut self.out)?;
+                self.waiting = engine.waiting().map(|waiting| Box::pin(waiting) as _);
+                self.rest = data.get(taken..).unwrap_or_default().to_vec();
+                Ok(())
             }
             Machine::Copy | Machine::Undecided(..) => {
                 self.out.extend_from_slice(data);
@@ -213,11 +243,72 @@ impl Rewriting {
         }
     }
 
+    /// Fields have waited for their keyset: they are resolved, and what came after them is read.
+    fn settle(&mut self) -> Result<(), Failure> {
+        let Machine::Rewrite(rewriter, engine) = &mut self.machine else { return Ok(()) };
+        engine.settle(rewriter, &mut self.out)?;
+        self.push_rest()?;
+        if self.closing { self.close() } else { Ok(()) }
+    }
+
+    fn push_rest(&mut self) -> Result<(), Failure> {
+        let Machine::Rewrite(rewriter, engine) = &mut self.machine else { return Ok(()) };
+        let rest = std::mem::take(&mut self.rest);
+        let taken = engine.push(rewriter, &rest, &mut self.out)?;
+        self.waiting = engine.waiting().map(|waiting| Box::pin(waiting) as _);
+        self.rest = rest.get(taken..).unwrap_or_default().to_vec();
+        Ok(())
+    }
+
+    /// Puts answers of Vault's into the message. Ready with whether there were any; pending where nothing else can be done before the
+    /// next one.
+    fn poll_answers(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<Result<bool, Failure>> {
+        let Machine::Rewrite(rewriter, engine) = &mut self.machine else { return Poll::Ready(Ok(false)) };
+        if !engine.is_asking() {
+            return Poll::Ready(Ok(false));
+        }
+        let stuck = self.closing || !self.rest.is_empty();
+        // While a message is held anyway its fields are gathered, so that they go in one call.
+        if stuck || engine.has_gathered_many() || self.out.len() + rewriter.held() >= want {
+            engine.ask();
+        }
+        match engine.poll_answers(cx, rewriter, &mut self.out) {
+            Poll::Ready(answered) => answered?,
+            Poll::Pending if stuck => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(Ok(false)),
+        }
+        if !self.rest.is_empty() {
+            self.push_rest()?;
+        }
+        if self.closing {
+            self.close()?;
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    fn ask(&mut self) {
+        if let Machine::Rewrite(_, engine) = &mut self.machine {
+            engine.ask();
+        }
+    }
+
     fn end(&mut self) -> Result<(), Failure> {
-        self.ended = true;
         if let Machine::Rewrite(rewriter, engine) = &mut self.machine {
             engine.finish(rewriter, &mut self.out)?;
+            self.waiting = engine.waiting().map(|waiting| Box::pin(waiting) as _);
         }
+        self.close()
+    }
+
+    /// The body has ended: so has this, unless fields wait.
+    fn close(&mut self) -> Result<(), Failure> {
+        let asking = matches!(&self.machine, Machine::Rewrite(_, engine) if engine.is_asking());
+        self.closing = self.waiting.is_some() || asking;
+        if self.closing { Ok(()) } else { self.over() }
+    }
+
+    fn over(&mut self) -> Result<(), Failure> {
+        self.ended = true;
         if let Machine::Undecided(..) = self.machine {
             self.machine = Machine::Copy;
         }

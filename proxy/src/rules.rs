@@ -1,13 +1,28 @@
 //! The rules of one phase of a route, compiled.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use oilskin_config::{BindPlace, Limits, OnDecryptError, Op, Phase, Rule, Segment, Selector, Step};
-use oilskin_crypto::{FieldSpec, KeysetHandle};
+use oilskin_config::{Backend, BindPlace, Limits, OnDecryptError, Op, Phase, Rule, Segment, Selector, Step};
+use oilskin_crypto::{FieldSpec, Frame};
 
 use crate::fields::{JsonRule, PathValues, Program};
-use crate::keys::Keyrings;
+use crate::keys::{Entry, Keyrings};
 use crate::telemetry::{Metrics, RuleMetrics};
+use crate::transit::{Key, Keys};
+
+/// Where the keys of rules are.
+pub(crate) struct Homes {
+    pub(crate) keyrings: Arc<Keyrings>,
+    /// Keys of Vault's.
+    pub(crate) transit: Arc<Keys>,
+}
+
+impl Homes {
+    pub(crate) fn new(keyrings: Arc<Keyrings>) -> Self {
+        Self { keyrings, transit: Arc::default() }
+    }
+}
 
 /// What one phase of a route does with bodies.
 pub(crate) struct PhaseRules {
@@ -48,15 +63,81 @@ pub(crate) enum Action {
 /// Everything about a rule that a field asks for.
 pub(crate) struct FieldRule {
     pub(crate) spec: FieldSpec,
-    pub(crate) keyset: Keyset,
+    /// Where local keys write or read it.
+    pub(crate) keyset: Option<Keyset>,
+    pub(crate) reads_local: bool,
+    /// Where Vault does.
+    pub(crate) vault: Option<Transit>,
     pub(crate) plaintext_accepted: bool,
     pub(crate) accept_tokens: bool,
     pub(crate) on_decrypt_error: OnDecryptError,
 }
 
+/// What a rule says of Vault's part in it.
+pub(crate) struct Transit {
+    pub(crate) key: Arc<Key>,
+    pub(crate) frame: Frame,
+    /// The version that is written with; none is the latest.
+    pub(crate) version: Option<NonZeroU32>,
+    pub(crate) deterministic: bool,
+    pub(crate) writes: bool,
+    pub(crate) reads: bool,
+}
+
+impl Transit {
+    fn of(rule: &Rule, keys: &Keys) -> Option<Self> {
+        let deterministic = rule.mode == oilskin_config::Mode::Deterministic;
+        let name = rule.vault_key()?;
+        let is_vault = |backend: &Backend| *backend != Backend::Local;
+        let (key, writes) = (keys.expected(name, deterministic), is_vault(&rule.encrypt));
+        if let Some(version) = rule.key_version.filter(|_| writes) {
+            key.pin(version);
+        }
+        Some(Self {
+            key,
+            frame: match rule.frame {
+                oilskin_config::Frame::Typed => Frame::Typed,
+                oilskin_config::Frame::Bare => Frame::Bare,
+            },
+            version: rule.key_version,
+            deterministic,
+            writes,
+            reads: rule.decrypt.iter().any(is_vault),
+        })
+    }
+}
+
+impl FieldRule {
+    /// Vault, where it writes.
+    pub(crate) fn vault_writes(&self) -> Option<&Transit> {
+        self.vault.as_ref().filter(|vault| vault.writes)
+    }
+
+    /// Vault, where it reads.
+    pub(crate) fn vault_reads(&self) -> Option<&Transit> {
+        self.vault.as_ref().filter(|vault| vault.reads)
+    }
+
+    /// Whether nothing of this rule can be done now; says why. Where both may read, each field tells.
+    pub(crate) fn lacks(&self, op: Op, tenant: Option<&str>, before: Option<&Keyset>) -> Option<&'static str> {
+        let vault = match op {
+            Op::Encrypt => self.vault_writes(),
+            Op::Decrypt if self.reads_local && self.vault_reads().is_some() => return None,
+            Op::Decrypt => self.vault_reads(),
+        };
+        match (vault, &self.keyset) {
+            (Some(vault), _) => (!vault.key.fits(vault.deterministic)).then_some("vault_key"),
+            // Rules of one keyset usually follow each other: one look for all of them.
+            (None, Some(keyset)) if before.is_some_and(|before| before.is(keyset)) => None,
+            (None, Some(keyset)) => (!keyset.gives(op, tenant)).then_some("keyset"),
+            (None, None) => Some("keyset"),
+        }
+    }
+}
+
 /// Which keyset: one, or one for each tenant.
 pub(crate) enum Keyset {
-    One(KeysetHandle),
+    One(Arc<Entry>),
     /// The name with `{tenant}` in it, and where to look it up.
     ByTenant(String, Arc<Keyrings>),
 }
@@ -65,25 +146,34 @@ impl Keyset {
     /// Whether both name the same keyset.
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::One(one), Self::One(other)) => one.is(other),
+            (Self::One(one), Self::One(other)) => Arc::ptr_eq(one, other),
             (Self::ByTenant(one, _), Self::ByTenant(other, _)) => one == other,
             _ => false,
         }
     }
 
-    /// Whether it can be used now, for this message's tenant.
-    pub(crate) fn is_held(&self, tenant: Option<&str>) -> bool {
+    /// Whether it can be used now as `op` needs it, for this message's tenant.
+    pub(crate) fn gives(&self, op: Op, tenant: Option<&str>) -> bool {
+        let gives = |entry: &Entry| entry.handle().gives(op == Op::Encrypt);
         match self {
-            Self::One(handle) => handle.check().is_ok(),
-            Self::ByTenant(..) => self.handle(tenant).is_some_and(|handle| handle.check().is_ok()),
+            Self::One(entry) => gives(entry),
+            Self::ByTenant(..) => self.entry(tenant).is_some_and(|entry| gives(&entry)),
         }
     }
 
-    /// The handle for this message; none where its tenant makes no keyset's name, or one that does not exist.
-    pub(crate) fn handle(&self, tenant: Option<&str>) -> Option<KeysetHandle> {
+    /// Its name with `{tenant}` in it; none where it is the same for all.
+    pub(crate) fn template(&self) -> Option<&str> {
         match self {
-            Self::One(handle) => Some(handle.clone()),
-            Self::ByTenant(name, keyrings) => keyrings.handle(&name.replace("{tenant}", tenant?)),
+            Self::One(_) => None,
+            Self::ByTenant(name, _) => Some(name),
+        }
+    }
+
+    /// The keyset for this message; none where its tenant makes no keyset's name, or there is no room for it.
+    pub(crate) fn entry(&self, tenant: Option<&str>) -> Option<Arc<Entry>> {
+        match self {
+            Self::One(entry) => Some(Arc::clone(entry)),
+            Self::ByTenant(name, keyrings) => keyrings.tenant(&name.replace("{tenant}", tenant?)),
         }
     }
 }
@@ -93,12 +183,7 @@ impl PhaseRules {
     ///
     /// # Errors
     /// A sentence about its selectors.
-    pub(crate) fn build(
-        phase: &Phase,
-        limits: &Limits,
-        keyrings: &Arc<Keyrings>,
-        metrics: &Metrics,
-    ) -> Result<Self, String> {
+    pub(crate) fn build(phase: &Phase, limits: &Limits, homes: &Homes, metrics: &Metrics) -> Result<Self, String> {
         let op = phase.op;
         if phase.rules.is_empty() {
             return Ok(Self { op, active: None });
@@ -115,7 +200,7 @@ impl PhaseRules {
             })
             .collect();
         let mut compiled: Vec<Compiled> =
-            phase.rules.iter().map(|rule| Compiled::field(rule, op, limits, keyrings, metrics)).collect();
+            phase.rules.iter().map(|rule| Compiled::field(rule, op, limits, homes, metrics)).collect();
         let graphql = Graphql::of(&phase.rules).filter(|_| op == Op::Encrypt);
         let queries = graphql.map(|graphql| graphql.selected(&phase.rules)).unwrap_or_default();
         json.extend(queries.iter().map(|(select, action)| JsonRule {
@@ -188,6 +273,20 @@ impl PhaseRules {
         self.active.as_ref().is_some_and(|active| active.graphql_in_queries)
     }
 
+    /// Waits, not for long, for the keysets that this message needs and that are being fetched.
+    pub(crate) async fn loaded(&self, tenant: Option<&str>) {
+        let rules = self.active.as_ref().map(|active| Arc::clone(&active.rules));
+        for rule in rules.iter().flat_map(|rules| rules.iter()) {
+            let Action::Field(field) = &rule.action else { continue };
+            if let Some(keyset) = &field.keyset
+                && !keyset.gives(self.op, tenant)
+                && let Some(entry) = keyset.entry(tenant)
+            {
+                entry.loaded().await;
+            }
+        }
+    }
+
     /// The parameters of the path that rules bind to.
     pub(crate) fn path_values(&self, names: &[String], values: &[Vec<u8>]) -> PathValues {
         let Some(active) = self.active.as_ref().filter(|active| !active.path_names.is_empty()) else {
@@ -199,7 +298,7 @@ impl PhaseRules {
 }
 
 impl Compiled {
-    fn field(rule: &Rule, op: Op, limits: &Limits, keyrings: &Arc<Keyrings>, metrics: &Metrics) -> Self {
+    fn field(rule: &Rule, op: Op, limits: &Limits, homes: &Homes, metrics: &Metrics) -> Self {
         let spec = FieldSpec::new(rule.contexts.clone())
             .deterministic(rule.mode == oilskin_config::Mode::Deterministic)
             .binds(!rule.bind.is_empty())
@@ -207,16 +306,18 @@ impl Compiled {
             .unlinkable(rule.unlinkable)
             .max_token(limits.field)
             .depth(limits.depth);
-        let keyset = match rule.keyset.contains("{tenant}") {
-            true => Keyset::ByTenant(rule.keyset.clone(), Arc::clone(keyrings)),
-            false => Keyset::One(keyrings.expected(&rule.keyset)),
-        };
+        let keyset = rule.is_local().then(|| match rule.keyset.contains("{tenant}") {
+            true => Keyset::ByTenant(rule.keyset.clone(), Arc::clone(&homes.keyrings)),
+            false => Keyset::One(homes.keyrings.expected(&rule.keyset)),
+        });
         Self {
             name: rule.name.as_str().into(),
             metrics: RuleMetrics::new(metrics, &rule.name, op),
             action: Action::Field(Box::new(FieldRule {
                 spec,
                 keyset,
+                reads_local: rule.decrypt.contains(&Backend::Local),
+                vault: Transit::of(rule, &homes.transit),
                 plaintext_accepted: rule.plaintext_accepted,
                 accept_tokens: rule.accept_tokens,
                 on_decrypt_error: rule.on_decrypt_error,

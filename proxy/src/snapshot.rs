@@ -7,9 +7,8 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Uri, Version};
 use oilskin_config::{self as config, Config};
 
-use crate::keys::Keyrings;
 use crate::route::{Table, shape};
-use crate::rules::PhaseRules;
+use crate::rules::{Homes, PhaseRules};
 use crate::telemetry::{Metrics, RouteMetrics};
 use crate::tls::{self, Gathering};
 
@@ -94,7 +93,7 @@ impl Snapshot {
     /// What only shows when files are read or patterns compiled.
     pub(crate) fn build(
         config: &Config,
-        keyrings: &Arc<Keyrings>,
+        homes: &Homes,
         metrics: &Metrics,
         identities: &mut Gathering<'_>,
     ) -> Result<Self, BuildError> {
@@ -106,7 +105,7 @@ impl Snapshot {
             .collect::<Result<Vec<_>, _>>()?;
         let mut routes = Vec::with_capacity(config.routes.len());
         for text in &config.routes {
-            let route = Route::build(text, config, &upstreams, keyrings, metrics)?;
+            let route = Route::build(text, config, &upstreams, homes, metrics)?;
             routes.push((text.listener, text, Arc::new(route)));
         }
         let tables = (0..config.listeners.len())
@@ -214,12 +213,12 @@ impl Route {
         text: &config::Route,
         config: &Config,
         upstreams: &[Arc<Upstream>],
-        keyrings: &Arc<Keyrings>,
+        homes: &Homes,
         metrics: &Metrics,
     ) -> Result<Self, BuildError> {
         let wrong = |what: String| BuildError::Rules(text.name.clone(), what);
         let upstream = upstreams.get(text.upstream).ok_or_else(|| wrong("its upstream does not exist".to_owned()))?;
-        let rules = |phase: &config::Phase| PhaseRules::build(phase, &config.limits, keyrings, metrics).map_err(wrong);
+        let rules = |phase: &config::Phase| PhaseRules::build(phase, &config.limits, homes, metrics).map_err(wrong);
         let listener = config.listeners.get(text.listener).map(|listener| listener.name.as_str()).unwrap_or_default();
         let methods = text
             .methods

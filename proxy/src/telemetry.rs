@@ -2,18 +2,18 @@
 
 mod histogram;
 mod id;
+mod keyset;
 mod logs;
 mod metrics;
-#[cfg(feature = "vault")]
 mod provider;
 mod route;
 mod tls;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use id::{RequestId, RequestIds, X_REQUEST_ID};
-pub(crate) use logs::{RequestLine, install};
+pub(crate) use keyset::KeysetMetrics;
+pub(crate) use logs::{RequestLine, install, install_for_a_command};
 pub(crate) use metrics::{ConnectionGuard, Metrics, Peer};
-#[cfg(feature = "vault")]
 pub(crate) use provider::ProviderCalls;
 pub(crate) use route::{End, FieldResult, RouteMetrics, RuleMetrics};
 pub(crate) use tls::{CertificateGauge, Handshake};

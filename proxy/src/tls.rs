@@ -66,9 +66,7 @@ pub(crate) use gathering::Gathering;
 pub(crate) use identities::{Client, Identities, Report, Server};
 #[cfg(feature = "vault")]
 pub(crate) use issued::watch as watch_issued;
-#[cfg(feature = "vault")]
-pub(crate) use material::read;
-pub(crate) use material::{Facts, Refused, stamp};
+pub(crate) use material::{Facts, Refused, read, stamp};
 pub(crate) use wide::Wide;
 
 /// What all our TLS is done with: ring, with the hybrid exchange before all others.

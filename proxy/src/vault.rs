@@ -1,37 +1,40 @@
 //! Vault or OpenBao, by `vaultrs`: one token, come by and kept fresh in a task of its own, for everyone who asks.
 //!
-//! `client` asks, `error` says what an answer means, `wire` how the server is reached, `login` how a token is come by, `token` is its life.
+//! `caller` chooses an address and a token, `client` asks, `batch` asks for many fields at once, `error` says what an answer means, `wire` how the server is reached, `login` how a token is come by, `token` is its life.
 
+mod batch;
+mod caller;
 mod client;
 mod error;
 mod login;
 mod token;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use oilskin_config::{self as config, Config, Protocol, VaultAddress, VaultPki};
+use oilskin_config::{self as config, Protocol, VaultAddress, VaultPki};
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
-pub(crate) use client::Client;
+#[doc(hidden)]
+pub use batch::vault_answers;
+pub(crate) use caller::Caller;
+pub(crate) use client::{Client, Get};
 pub(crate) use error::Error;
 
 use crate::snapshot::BuildError;
 use crate::telemetry::{Metrics, ProviderCalls};
 use crate::tls::{self, Gathering, Identities};
+use client::Seen;
 use token::Token;
-
-/// How long a call waits for the first token.
-const FIRST: Duration = Duration::from_secs(5);
 
 /// Vault as the process knows it: where, and with which token now.
 pub(crate) struct Vault {
     settings: config::Vault,
-    /// None in clear text.
-    tls: Option<Arc<tls::Client>>,
+    /// The first one is asked, the others where it does not answer. At least one.
+    ways: Vec<Way>,
+    seen: Arc<Seen>,
     /// None until a login succeeded.
     token: ArcSwapOption<Token>,
     /// Why there is none yet.
@@ -40,6 +43,8 @@ pub(crate) struct Vault {
     changed: Notify,
     /// Someone was told that the token may not: perhaps it has ended.
     denied: Notify,
+    /// A denial counts only once there is a token of a new login.
+    wanted: Notify,
     calls: ProviderCalls,
 }
 
@@ -48,25 +53,31 @@ pub(crate) struct Vault {
 /// # Errors
 /// The certificates that it is reached with.
 pub(crate) fn open(
-    config: &Config,
+    settings: Option<&config::Vault>,
     metrics: &Metrics,
     identities: &mut Gathering<'_>,
 ) -> Result<Option<Arc<Vault>>, BuildError> {
-    let Some(settings) = &config.vault else { return Ok(None) };
-    let tls = match &settings.address {
-        VaultAddress::Tcp { tls: true, host, .. } => {
-            let client = identities.client(&settings.tls, host, Protocol::H1);
-            Some(client.map_err(|refused| BuildError::Vault(refused.to_string()))?)
-        }
-        _ => None,
+    let Some(settings) = settings else { return Ok(None) };
+    let mut way = |address: &VaultAddress| {
+        let tls = match address {
+            VaultAddress::Tcp { tls: true, host, .. } => {
+                let client = identities.client(&settings.tls, host, Protocol::H1);
+                Some(client.map_err(|refused| BuildError::Vault(refused.to_string()))?)
+            }
+            _ => None,
+        };
+        Ok(Way { address: address.clone(), tls })
     };
+    let ways = settings.addresses.iter().map(&mut way).collect::<Result<_, BuildError>>()?;
     Ok(Some(Arc::new(Vault {
         settings: settings.clone(),
-        tls,
+        ways,
+        seen: Arc::default(),
         token: ArcSwapOption::empty(),
         failed: ArcSwapOption::empty(),
         changed: Notify::new(),
         denied: Notify::new(),
+        wanted: Notify::new(),
         calls: metrics.provider("vault"),
     })))
 }
@@ -87,12 +98,28 @@ impl Vault {
         token::leave(self).await;
     }
 
+    /// The namespace of all that is asked.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.settings.namespace.as_deref()
+    }
+
+    /// Whether the token that is held is of a login later than that, since the machine was started; asks for one where it is not. For a
+    /// token that was given a login is to read it again and have Vault say that it lives.
+    pub(crate) fn has_login_since(&self, moment: Duration) -> bool {
+        let has = self.token.load().as_deref().is_some_and(|token| token.login() > moment);
+        if !has {
+            self.wanted.notify_one();
+        }
+        has
+    }
+
     /// Where it is, for people.
     pub(crate) fn shown(&self) -> String {
-        match &self.settings.address {
+        let shown = |way: &Way| match &way.address {
             VaultAddress::Unix(path) => format!("unix:{}", path.display()),
-            VaultAddress::Tcp { .. } => wire::base(&self.settings),
-        }
+            VaultAddress::Tcp { .. } => wire::base(&self.settings, &way.address),
+        };
+        self.ways.iter().map(shown).collect::<Vec<_>>().join(",")
     }
 
     fn hold(&self, token: Token) {
@@ -101,77 +128,9 @@ impl Vault {
     }
 }
 
-/// One runtime's way to Vault: connections belong to the runtime that made them.
-pub(crate) struct Caller {
-    vault: Arc<Vault>,
-    wire: Mutex<Option<wire::Wire>>,
-}
-
-impl Caller {
-    pub(crate) fn new(vault: &Arc<Vault>) -> Self {
-        Self { vault: Arc::clone(vault), wire: Mutex::default() }
-    }
-
-    /// A client with the token that is held now; waits a moment for the first one.
-    ///
-    /// # Errors
-    /// Why there is no token.
-    pub(crate) async fn client(&self) -> Result<Client, Error> {
-        let changed = self.vault.changed.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        if self.vault.token.load().is_none() {
-            // Its elapsing shows in there being none still.
-            let _ = timeout(FIRST, changed).await;
-        }
-        match self.vault.token.load_full() {
-            Some(token) => self.client_with(token.text()),
-            None => Err(self.vault.failed.load().as_deref().cloned().unwrap_or_else(|| Error::slow(FIRST))),
-        }
-    }
-
-    /// A client with this token; an empty one is none.
-    fn client_with(&self, token: &str) -> Result<Client, Error> {
-        let mut held = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = wire::number(self.vault.tls.as_deref());
-        let wire = match held.take().filter(|wire| wire.is(number)) {
-            Some(wire) => wire,
-            None => wire::Wire::new(&self.vault.settings, self.vault.tls.as_deref())?,
-        };
-        let client = wire.client(&self.vault.settings, token);
-        *held = Some(wire);
-        Ok(client)
-    }
-
-    /// The same as [`Caller::counted`]; a denial wakes who looks after the token.
-    ///
-    /// # Errors
-    /// What the answer means.
-    pub(crate) async fn within<T>(
-        &self,
-        deadline: Duration,
-        operation: &'static str,
-        asked: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let answer = self.counted(deadline, operation, asked).await;
-        if answer.as_ref().is_err_and(Error::is_denied) {
-            self.vault.denied.notify_one();
-        }
-        answer
-    }
-
-    /// An answer within a deadline, counted under `operation`.
-    async fn counted<T>(
-        &self,
-        deadline: Duration,
-        operation: &'static str,
-        asked: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let answer = match timeout(deadline, asked).await {
-            Err(_) => Err(Error::slow(deadline)),
-            Ok(answer) => answer,
-        };
-        self.vault.calls.ended(operation, answer.as_ref().map_or_else(Error::reason, |_| "ok"));
-        answer
-    }
+/// One address.
+struct Way {
+    address: VaultAddress,
+    /// None in clear text.
+    tls: Option<Arc<tls::Client>>,
 }

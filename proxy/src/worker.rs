@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use oilskin_crypto::Remembered;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
 
@@ -18,6 +20,8 @@ use crate::serve::serve;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Metrics, Peer, RequestIds};
 use crate::tls::{self, Judged};
+use crate::transit::{Lanes, Memory};
+use crate::vault::{Caller, Vault};
 
 /// How often connections are compared with their deadlines.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -42,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<Stop>,
     /// TLS of each listener.
     pub(crate) tls: Arc<[Option<Arc<tls::Server>>]>,
+    /// Where fields may be asked for.
+    pub(crate) vault: Option<Arc<Vault>>,
+    /// How often Vault has denied anything.
+    pub(crate) denials: Arc<AtomicU64>,
 }
 
 /// How far the process is on its way out.
@@ -59,6 +67,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Shared,
     pub(crate) pool: Pool,
     pub(crate) ids: RequestIds,
+    /// Fields on their way to Vault.
+    pub(crate) lanes: Option<Rc<Lanes>>,
     /// TLS handshakes in progress.
     pub(crate) handshakes: Semaphore,
     connections: RefCell<Vec<Weak<GateState>>>,
@@ -84,12 +94,20 @@ impl Worker {
 ///
 /// # Errors
 /// What the system says when the runtime cannot be built or a socket not be registered.
-pub(crate) fn run(id: usize, shared: Shared, listeners: Vec<Bound>) -> io::Result<usize> {
+pub(crate) fn run(
+    id: usize,
+    shared: Shared,
+    listeners: Vec<Bound>,
+    remembered: Option<Remembered>,
+) -> io::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handshakes = Semaphore::new(shared.snapshot.load().limits.handshakes.get());
+    let lanes =
+        shared.vault.as_ref().map(|vault| Lanes::new(Caller::new(vault), Memory::new(remembered, &shared.denials)));
     let worker = Rc::new(Worker {
         id,
         shared,
+        lanes,
         pool: Pool::new(),
         ids: RequestIds::new(),
         handshakes,

@@ -3,11 +3,13 @@
 
 mod certificate;
 mod config;
+mod frame;
 mod generate;
 mod json;
 mod keyset;
 mod selector;
 mod token;
+mod vault;
 
 use std::path::PathBuf;
 
@@ -17,13 +19,15 @@ pub use generate::Generator;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus' folder.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("certificate", certificate::certificate),
     ("config", config::config),
+    ("frame", frame::frame),
     ("json", json::json),
     ("keyset", keyset::keyset),
     ("selector", selector::selector),
     ("token", token::token),
+    ("vault", vault::vault),
 ];
 
 /// Runs one target by its name.

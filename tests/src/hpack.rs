@@ -165,31 +165,3 @@ const STATIC: [(&str, &str); 61] = [
     ("server", ""), ("set-cookie", ""), ("strict-transport-security", ""), ("transfer-encoding", ""),
     ("user-agent", ""), ("vary", ""), ("via", ""), ("www-authenticate", ""),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_the_examples_of_rfc_7541_c_6() {
-        let mut decoder = Decoder::default();
-        let block = [
-            0x48, 0x82, 0x64, 0x02, 0x58, 0x85, 0xae, 0xc3, 0x77, 0x1a, 0x4b, 0x61, 0x96, 0xd0, 0x7a, 0xbe, 0x94, 0x10,
-            0x54, 0xd4, 0x44, 0xa8, 0x20, 0x05, 0x95, 0x04, 0x0b, 0x81, 0x66, 0xe0, 0x82, 0xa6, 0x2d, 0x1b, 0xff, 0x6e,
-            0x91, 0x9d, 0x29, 0xad, 0x17, 0x18, 0x63, 0xc7, 0x8f, 0x0b, 0x97, 0xc8, 0xe9, 0xae, 0x82, 0xae, 0x43, 0xd3,
-        ];
-        let fields = decoder.decode(&block);
-        assert_eq!(fields[0], (":status".to_owned(), "302".to_owned()));
-        assert_eq!(fields[3], ("location".to_owned(), "https://www.example.com".to_owned()));
-        let block = [0x48, 0x83, 0x64, 0x0e, 0xff, 0xc1, 0xc0, 0xbf];
-        assert_eq!(decoder.decode(&block)[0].1, "307");
-    }
-
-    #[test]
-    fn reads_what_it_writes() {
-        let long = "v".repeat(5000);
-        let fields = [(":path", "/"), ("x-long", long.as_str())];
-        let read = Decoder::default().decode(&encode(&fields));
-        assert_eq!(read.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect::<Vec<_>>(), fields);
-    }
-}

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use oilskin_crypto::document::{self, NewKeyset, Policy};
-use oilskin_crypto::{Cipher, DEFAULT_BYTES, FileRoot, FileStore, KeyStore, KeysetHandle, RootKey, Slab};
+use oilskin_crypto::{Cipher, DEFAULT_BYTES, FileRoot, FileStore, KeysetHandle, Slab};
 use tempfile::TempDir;
 
 /// A folder with `root.key` and `keys/`.
@@ -27,12 +27,42 @@ impl Keys {
         keys
     }
 
+    /// A folder with nothing in it yet.
+    pub fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
     /// Adds a keyset under the same root.
     pub fn add(&self, name: &str, cipher: Cipher, development: bool) {
         let slab = slab();
         let new = NewKeyset { name, cipher, development, refresh: 60, now: 1_700_000_000 };
-        let made = document::create(new, &roots(self.folder(), &slab), &slab).unwrap();
+        let made = document::files::create(new, 1, &roots(self.folder(), &slab), &slab).unwrap();
         FileStore::new(&self.folder.path().join("keys")).write(name, None, &made).unwrap();
+    }
+
+    /// The keyset `default` made years ago, with this refresh interval in seconds.
+    pub fn aged(refresh: u64) -> Self {
+        let keys = Self::empty();
+        let slab = slab();
+        let root = FileRoot::create(&keys.folder.path().join("root.key"), &slab).unwrap();
+        let cipher = Cipher::XChaCha20Poly1305;
+        let new = NewKeyset { name: "default", cipher, development: false, refresh, now: 1_700_000_000 };
+        let made = document::files::create(new, 1, &[root], &slab).unwrap();
+        FileStore::new(&keys.folder.path().join("keys")).write("default", None, &made).unwrap();
+        keys
+    }
+
+    /// Adds keysets `PREFIX0`, `PREFIX1` … under the same root; faster than one by one, because nothing is at stake.
+    pub fn add_many(&self, prefix: &str, count: usize) {
+        let slab = slab();
+        let roots = roots(self.folder(), &slab);
+        for number in 0..count {
+            let name = &format!("{prefix}{number}");
+            let cipher = Cipher::XChaCha20Poly1305;
+            let new = NewKeyset { name, cipher, development: false, refresh: 60, now: 1_700_000_000 };
+            let made = document::files::create(new, 1, &roots, &slab).unwrap();
+            std::fs::write(self.folder().join(format!("keys/{name}.json")), made).unwrap();
+        }
     }
 
     /// The same keys in a folder of their own, as another replica holds them.
@@ -78,8 +108,8 @@ impl Default for Keys {
     }
 }
 
-fn roots(folder: &Path, slab: &Arc<Slab>) -> Vec<Box<dyn RootKey>> {
-    vec![Box::new(FileRoot::read(&folder.join("root.key"), slab).unwrap())]
+fn roots(folder: &Path, slab: &Arc<Slab>) -> Vec<FileRoot> {
+    vec![FileRoot::read(&folder.join("root.key"), slab).unwrap()]
 }
 
 /// Opens a keyset of a folder that another process may have made.
@@ -87,7 +117,7 @@ pub fn open(folder: &Path, name: &str) -> KeysetHandle {
     let slab = slab();
     let stored = FileStore::new(&folder.join("keys")).read(name).unwrap();
     let policy = Policy { development: true, ..Policy::default() };
-    KeysetHandle::held(document::open(&stored.bytes, name, &roots(folder, &slab), &slab, policy).unwrap())
+    KeysetHandle::of(document::files::open(&stored, name, &roots(folder, &slab), &slab, policy).unwrap())
 }
 
 fn slab() -> Arc<Slab> {

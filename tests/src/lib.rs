@@ -4,20 +4,30 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+pub mod aws;
+pub mod aws_hostile;
 pub mod certificates;
 pub mod client;
+pub mod clock;
 pub mod config;
+pub mod contract;
 pub mod frames;
 pub mod fuzz;
 pub mod grpc;
+pub mod host_names;
+pub mod hostile;
 pub mod hpack;
+pub mod hsm;
 pub mod keys;
+pub mod kubernetes;
+pub mod memory;
 pub mod message;
 pub mod mounted;
 pub mod nginx;
 pub mod peers;
 pub mod process;
 pub mod proxy;
+pub mod replicas;
 pub mod sds;
 pub mod secured;
 pub mod spiffe;

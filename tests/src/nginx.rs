@@ -14,7 +14,7 @@ use crate::tools::{self, Killed};
 pub struct Nginx {
     folder: TempDir,
     address: SocketAddr,
-    _child: Killed,
+    child: Killed,
 }
 
 impl Nginx {
@@ -50,10 +50,39 @@ impl Nginx {
         Self::start("ssl", &tls)
     }
 
+    /// No store: it stands before another server, over TLS with these files.
+    pub fn tls_before(server: SocketAddr, certificate: &str, key: &str) -> Self {
+        let tls = format!(
+            "ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {certificate}; ssl_certificate_key {key}; \
+             location / {{ proxy_pass http://{server}; }}"
+        );
+        Self::start("ssl", &tls)
+    }
+
+    /// No store: it stands before another server, and keeps a log of the requests that name the state they need (`X-Vault-Index`).
+    pub fn before(server: SocketAddr) -> Self {
+        let own = "access_log TOP/access.log; access_log TOP/indexed.log combined if=$http_x_vault_index;";
+        Self::start("", &format!("location / {{ proxy_pass http://{server}; {own} }}"))
+    }
+
+    /// Requests that had `X-Vault-Index`.
+    pub fn indexed(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("indexed.log")).unwrap_or_default()
+    }
+
+    /// Starts it anew, so that it reads its files again.
+    pub fn again(&mut self) {
+        // The old one must have left its port.
+        let _ = (self.child.0.kill(), self.child.0.wait());
+        self.child = serving(&self.folder);
+        tools::until("nginx to listen", || TcpStream::connect(self.address).ok());
+    }
+
     fn start(listen: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = free_port();
         let top = folder.path().display();
+        let more = more.replace("TOP", &top.to_string());
         let configuration = format!(
             "daemon off; master_process off; pid {top}/pid; error_log {top}/error.log;\n\
              events {{ worker_connections 512; }}\n\
@@ -69,18 +98,9 @@ impl Nginx {
              }}\n"
         );
         std::fs::create_dir(folder.path().join("store")).unwrap();
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, configuration).unwrap();
-        let child = tools::program("nginx")
-            .arg("-c")
-            .arg(&file)
-            .arg("-e")
-            .arg(folder.path().join("start.log"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let nginx = Self { folder, address, _child: Killed(child) };
+        std::fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
+        let child = serving(&folder);
+        let nginx = Self { folder, address, child };
         tools::until("nginx to listen", || TcpStream::connect(address).ok());
         nginx
     }
@@ -104,4 +124,10 @@ impl Nginx {
     pub fn requests(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
     }
+}
+
+fn serving(folder: &TempDir) -> Killed {
+    let mut nginx = tools::program("nginx");
+    nginx.arg("-c").arg(folder.path().join("nginx.conf")).arg("-e").arg(folder.path().join("start.log"));
+    Killed(nginx.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::client::json;
@@ -21,9 +22,19 @@ pub struct Process {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-/// A port that nothing listens on now.
+/// A port that nothing listens on now, and that none but the caller gets: none is given twice, they are below those that Linux gives to
+/// whoever connects or asks for any (32768 and above), and the next one stays free, which OpenBao takes for its cluster.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    loop {
+        // Another process of ours begins elsewhere.
+        let next = std::process::id().wrapping_mul(998).wrapping_add(GIVEN.fetch_add(2, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + next % (PORTS.end - PORTS.start)).unwrap();
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 /// The command with keys, service ports and no listener yet.
@@ -110,6 +121,11 @@ impl Process {
     /// What `/ready` says.
     pub fn ready(&self) -> String {
         json(self.health, "GET", "/ready", "").text()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.0.id()
     }
 
     /// How many files and sockets it has open.

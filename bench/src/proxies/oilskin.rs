@@ -9,6 +9,8 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use memchr::memmem;
+use oilskin_crypto::document::{self, NewKeyset};
+use oilskin_crypto::{Cipher, FileRoot, Slab};
 use serde_json::Value;
 
 use crate::answer::Client;
@@ -60,12 +62,47 @@ pub(crate) struct Keys {
 impl Keys {
     /// Makes one in a folder of its own.
     pub(crate) fn make(alg: Alg, folder: &Path) -> Result<Self> {
+        Self::make_with(alg, folder, &[])
+    }
+
+    /// The same with settings that its document keeps.
+    pub(crate) fn make_with(alg: Alg, folder: &Path, more: &[(&str, &str)]) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let uri = |name: &str| format!("file:{}", folder.join(name).display());
         let keys = Self { root: uri("root.key"), store: uri("keys") };
         let mut command = Command::new(tools::oilskin()?);
-        tools::output(command.env_clear().envs(keys.vars()).args(["keys", "init", "--alg", alg.word()]))?;
+        tools::output(command.env_clear().envs(keys.vars()).envs(more.iter().copied()).args([
+            "keys",
+            "init",
+            "--alg",
+            alg.word(),
+        ]))?;
         Ok(keys)
+    }
+
+    /// Keysets `t0`, `t1` … of as many tenants under one root.
+    pub(crate) fn tenants(folder: &Path, count: usize) -> Result<Self> {
+        let keys = Self::make(Alg::XChaCha, folder)?;
+        let slab = Slab::new(4096, true)?;
+        let root = [FileRoot::read(&folder.join("root.key"), &slab)?];
+        for number in 0..count {
+            let name = &format!("t{number}");
+            let new = NewKeyset {
+                name,
+                cipher: Cipher::XChaCha20Poly1305,
+                development: false,
+                refresh: 60,
+                now: 1_700_000_000,
+            };
+            let made = document::files::create(new, 1, &root, &slab)?;
+            fs::write(folder.join(format!("keys/{name}.json")), made)?;
+        }
+        Ok(keys)
+    }
+
+    /// Its variables.
+    pub(crate) fn variables(&self) -> [(&'static str, &str); 2] {
+        self.vars()
     }
 
     fn vars(&self) -> [(&'static str, &str); 2] {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use super::{Reader, join, one_of};
+use super::{Reader, backend, join, one_of};
 use crate::problem::Place;
 use crate::value::{self, Read};
 use crate::yaml::{Data, Node};
-use crate::{BindPlace, BindValue, Mode, OnDecryptError, Rule, Selector};
+use crate::{Backend, BindPlace, BindValue, Frame, Mode, OnDecryptError, Rule, Selector};
 
 pub(super) const ON_ERROR: &[(&str, OnDecryptError)] = &[
     ("fail", OnDecryptError::Fail),
@@ -32,6 +32,10 @@ pub(super) fn plain(select: Selector, context: Option<String>, each: bool) -> Ru
         plaintext_accepted: false,
         accept_tokens: false,
         on_decrypt_error: OnDecryptError::Fail,
+        encrypt: Backend::Local,
+        decrypt: vec![Backend::Local],
+        frame: Frame::Typed,
+        key_version: None,
     }
 }
 
@@ -108,6 +112,7 @@ fn rule(
     let name = r.setting(node, at, "name", |text| value::short(text).map(|()| text.to_owned()));
     let each = r.setting(node, at, "each", value::boolean).unwrap_or(false);
     let unlinkable = r.setting(node, at, "unlinkable", value::boolean).unwrap_or(false);
+    let backends = backend::read(r, node, at);
     let base = plain(select?, None, each);
     let rule = Rule {
         name: name.unwrap_or(base.name),
@@ -122,6 +127,10 @@ fn rule(
         on_decrypt_error: on_error,
         each,
         select: base.select,
+        encrypt: backends.encrypt,
+        decrypt: backends.decrypt,
+        frame: backends.frame,
+        key_version: backends.key_version,
     };
     checked(r, &node.place, at, rule)
 }
@@ -150,6 +159,7 @@ pub(super) fn checked(r: &mut Reader<'_>, place: &Place, at: &str, rule: Rule) -
             "accept_tokens (and on_decrypt_error: ciphertext) needs bind, else a token of another record passes",
         );
     }
+    backend::check(r, place, at, &rule);
     if rule.on_decrypt_error == OnDecryptError::Drop && rule.select.segments().is_empty() {
         r.problem(place, at, "on_decrypt_error: drop cannot leave out the whole document");
     }

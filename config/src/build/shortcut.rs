@@ -4,13 +4,13 @@ use super::routes::{Traffic, check, ops, upstream};
 use super::rules::{checked, plain};
 use super::sockets::Socket;
 use super::tls::{NOT_ON_UNIX, Parts, tls12};
-use super::{Reader, one_of};
+use super::{Reader, backend, one_of};
 use crate::env::Settings;
 use crate::problem::{Place, Problem};
 use crate::value::{self, Read, url};
 use crate::{
-    Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Scheme, Selector, Source, Trust,
-    UpstreamTls,
+    Backend, Bind, Direction, Listener, ListenerTls, PeerPattern, Phase, Protocol, Route, Rule, Scheme, Selector,
+    Source, Trust, UpstreamTls,
 };
 
 /// Variables that make what a document with `routes:` says itself.
@@ -19,6 +19,7 @@ const MAKES_ROUTES: &[&str] = &[
     "OILSKIN_LISTEN",
     "OILSKIN_FIELDS",
     "OILSKIN_PLAINTEXT",
+    "OILSKIN_BACKEND",
     "OILSKIN_UPSTREAM_CA_FILE",
     "OILSKIN_UPSTREAM_SOURCE",
     "OILSKIN_UPSTREAM_CERT_FILE",
@@ -205,13 +206,17 @@ fn listener_place(route: &str) -> Place {
 fn fields(v: &mut Vars<'_, '_>) -> Vec<Rule> {
     let accepted =
         v.read("OILSKIN_PLAINTEXT", |text| one_of(&[("refuse", false), ("accept", true)], text)).unwrap_or(false);
+    let backend = v.read("OILSKIN_BACKEND", backend::parse).unwrap_or(Backend::Local);
     let Some(text) = v.vars.get("OILSKIN_FIELDS") else { return Vec::new() };
     let place = Place::Env("OILSKIN_FIELDS".to_owned());
     let mut rules = Vec::new();
     for (index, text) in split(text).into_iter().enumerate() {
         let before = v.r.problems.len();
         match field(text) {
-            Ok(rule) => rules.extend(checked(v.r, &place, "", Rule { plaintext_accepted: accepted, ..rule })),
+            Ok(rule) => {
+                let (encrypt, decrypt) = (backend.clone(), vec![backend.clone()]);
+                rules.extend(checked(v.r, &place, "", Rule { plaintext_accepted: accepted, encrypt, decrypt, ..rule }));
+            }
             Err(message) => v.r.problem(&place, "", message),
         }
         for problem in v.r.problems.iter_mut().skip(before) {

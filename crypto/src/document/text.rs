@@ -167,13 +167,34 @@ impl Document {
         document.consistent().map(|()| document).map_err(wrong)
     }
 
-    fn consistent(&self) -> Result<(), &'static str> {
+    /// The version of a line that waits to become active.
+    pub fn pending(&self, line: Line) -> Option<&VersionEntry> {
+        self.of(line, State::Pending)
+    }
+
+    /// The version that a line is written with.
+    pub fn active(&self, line: Line) -> Option<&VersionEntry> {
+        self.of(line, State::Active)
+    }
+
+    fn of(&self, line: Line, state: State) -> Option<&VersionEntry> {
+        self.versions.iter().find(|version| version.line == line && version.state == state)
+    }
+
+    pub(super) fn consistent(&self) -> Result<(), &'static str> {
         if self.k == 0 || usize::from(self.k) > self.roots.len() {
             return Err("it asks for more roots than it names");
         }
         let distinct = |at: usize, x: u8| x != 0 && self.roots.iter().skip(at + 1).all(|other| other.x != x);
         if !self.roots.iter().enumerate().all(|(at, root)| distinct(at, root.x)) {
             return Err("its shares' numbers are not distinct");
+        }
+        // Each root finds its share by its id: two of one id would both find the first one.
+        let alone = |at: usize, root: &RootEntry| {
+            self.roots.iter().skip(at + 1).all(|other| (&other.kind, &other.id) != (&root.kind, &root.id))
+        };
+        if !self.roots.iter().enumerate().all(|(at, root)| alone(at, root)) {
+            return Err("it names one root twice");
         }
         let active = |line| self.versions.iter().filter(|v| v.line == line && v.state == State::Active).count();
         if active(Line::Field) > 1 || active(Line::Lookup) > 1 {

@@ -6,7 +6,7 @@ use super::place::OpenPlace;
 use super::seal::synthetic_nonce;
 use super::{Message, Refused};
 use crate::aead::{open_aegis, open_chacha};
-use crate::document::Line;
+use crate::document::{Line, State};
 use crate::header::{Cipher, HEADER, Header, NONCE, PREFIX, Type};
 use crate::keyset::Keyset;
 use crate::spec::{Bound, FieldSpec};
@@ -19,6 +19,8 @@ pub struct Opened {
     pub kind: Type,
     /// It was written under an older name of its context.
     pub renamed: bool,
+    /// It was written with a version that is retired: written back, it would be encrypted anew.
+    pub stale: bool,
 }
 
 /// Where the opened value goes.
@@ -63,11 +65,11 @@ pub(super) fn open(
     let keyset = message.keyset.take().ok_or_else(|| message.handle.unavailable())?;
     let unlocked = admit(&header, spec, &keyset).and_then(|()| unlock(message, spec, &header, &keyset, bound));
     message.keyset = Some(keyset);
-    let (context, length) = unlocked?;
+    let (context, length, stale) = unlocked?;
     let plain = message.work.get(HEADER + NONCE..HEADER + NONCE + length).unwrap_or_default();
     let start = out.len();
     let kind = emit(header.kind, plain, spec.depth, form, out).inspect_err(|_| out.truncate(start))?;
-    Ok(Opened::of(kind, context))
+    Ok(Opened { kind, renamed: context > 0, stale })
 }
 
 /// This alphabet only, no padding, spare bits zero.
@@ -99,14 +101,14 @@ fn admit(header: &Header, spec: &FieldSpec, keyset: &Keyset) -> Result<(), Error
     }
 }
 
-/// One attempt per listed context; the context that opened it and the plaintext's length.
+/// One attempt per listed context; the context that opened it, the plaintext's length, and whether its version is retired.
 fn unlock(
     message: &mut Message,
     spec: &FieldSpec,
     header: &Header,
     keyset: &Keyset,
     bound: Bound<'_>,
-) -> Result<(usize, usize), Error> {
+) -> Result<(usize, usize, bool), Error> {
     let version = keyset.version(header.key_id)?;
     let bound = if header.deterministic { Bound::default() } else { bound };
     // Opening in place destroys the ciphertext, so a further context needs a copy.
@@ -126,13 +128,14 @@ fn unlock(
             None => {
                 let named = (spec.id, context, name.as_bytes());
                 let place = OpenPlace::new(keyset, version, header.deterministic, message.tenant(), named)?;
+                version.opens();
                 message.open.push(place);
                 message.open.len() - 1
             }
         };
         let place = message.open.get_mut(at).ok_or(Refused::Tag)?;
         match attempt(place, header, bound, &mut message.work) {
-            Ok(length) => return Ok((context, length)),
+            Ok(length) => return Ok((context, length, version.state == State::Retired)),
             Err(Error::Decrypt(_)) => {}
             Err(other) => return Err(other),
         }
@@ -181,7 +184,7 @@ fn emit(kind: Type, plain: &[u8], depth: usize, form: Form, out: &mut Vec<u8>) -
 }
 
 /// Strips zeros and one 0x80; the first byte is the type, 1 to 7.
-fn unpad(plain: &[u8]) -> Result<(Type, &[u8]), Error> {
+pub(crate) fn unpad(plain: &[u8]) -> Result<(Type, &[u8]), Error> {
     let end = plain.iter().rposition(|byte| *byte != 0).ok_or(Refused::Content)?;
     let (inside, mark) = plain.split_at(end);
     match (mark.first(), inside.split_first()) {
@@ -193,7 +196,7 @@ fn unpad(plain: &[u8]) -> Result<(Type, &[u8]), Error> {
     }
 }
 
-fn emit_json(kind: Type, plain: &[u8], depth: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+pub(crate) fn emit_json(kind: Type, plain: &[u8], depth: usize, out: &mut Vec<u8>) -> Result<(), Error> {
     let content = |fits: bool| if fits { Ok(()) } else { Err(Refused::Content) };
     match kind {
         Type::String => {

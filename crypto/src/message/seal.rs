@@ -31,17 +31,7 @@ pub(super) fn seal(
     };
     message.work.clear();
     message.work.resize(BEFORE, 0);
-    let inner = plaintext(value, spec.deterministic, &mut message.work, &mut message.text)?;
-    let kind = match spec.pad {
-        None => inner,
-        Some(pad) => {
-            message.work.insert(BEFORE, inner as u8);
-            message.work.push(0x80);
-            let length = (message.work.len() - BEFORE).next_multiple_of(pad);
-            message.work.resize(BEFORE + length, 0);
-            Type::Opaque
-        }
-    };
+    let kind = padded(value, spec, &mut message.work, &mut message.text)?;
     let place = message.seal.get_mut(at).ok_or(Error::TooLarge)?;
     let length = message.work.len() + place.algorithm.cipher.tag();
     if PREFIX.len() + base64url::length(length) > spec.max_token {
@@ -54,7 +44,7 @@ pub(super) fn seal(
     Ok(())
 }
 
-fn check_bound(spec: &FieldSpec, bound: Bound<'_>) -> Result<(), Error> {
+pub(crate) fn check_bound(spec: &FieldSpec, bound: Bound<'_>) -> Result<(), Error> {
     if bound.0.is_empty() {
         return Ok(());
     }
@@ -67,6 +57,18 @@ fn check_bound(spec: &FieldSpec, bound: Bound<'_>) -> Result<(), Error> {
         true => Ok(()),
         false => Err(Error::Value("a bound value is empty or too long")),
     }
+}
+
+/// Appends the plaintext, padded where the rule says so, and says its type.
+pub(crate) fn padded(value: Value<'_>, spec: &FieldSpec, out: &mut Vec<u8>, text: &mut Vec<u8>) -> Result<Type, Error> {
+    let start = out.len();
+    let inner = plaintext(value, spec.deterministic, out, text)?;
+    let Some(pad) = spec.pad else { return Ok(inner) };
+    out.insert(start, inner as u8);
+    out.push(0x80);
+    let length = (out.len() - start).next_multiple_of(pad);
+    out.resize(start + length, 0);
+    Ok(Type::Opaque)
 }
 
 /// Appends the plaintext and says its type.
@@ -111,6 +113,12 @@ fn prepare(message: &mut Message, spec: &FieldSpec) -> Result<usize, Error> {
     let keyset = message.keyset.clone().ok_or_else(|| message.handle.unavailable())?;
     let line = if spec.deterministic { Line::Lookup } else { Line::Field };
     let version = keyset.active(line).ok_or_else(|| message.handle.unavailable())?;
+    if let Some(counted) = message.counted.get_mut(usize::from(spec.deterministic)).filter(|counted| !**counted) {
+        *counted = version.seals(keyset.max_uses);
+        if !*counted {
+            return Err(message.handle.unavailable());
+        }
+    }
     let context = spec.contexts.first().map(String::as_bytes).unwrap_or_default();
     let algorithm = version.algorithm;
     let key_id = version.id.first_chunk().copied().unwrap_or_default();

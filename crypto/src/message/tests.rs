@@ -11,9 +11,9 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::document::Line;
-use crate::header::{Algorithm, Cipher};
-use crate::keyset::Version;
+use crate::document::{self, Line};
+use crate::header::{Algorithm, Cipher, Type};
+use crate::keyset::{DEFAULT_MAX_USES, Version};
 use crate::slab::{Key, Slab};
 use crate::{derive, sodium};
 
@@ -29,7 +29,8 @@ fn keyset(cipher: Cipher, development: bool, first: u8) -> Keyset {
     let algorithm = Algorithm { cipher, development };
     let version = |line, start: u8| {
         let key = Key::new(&slab, |out| out.iter_mut().zip(start..).for_each(|(byte, n)| *byte = n)).unwrap();
-        Version { id: derive::key_id(key.bytes(), algorithm.byte()), algorithm, line, key: Some(key) }
+        let id = derive::key_id(key.bytes(), algorithm.byte());
+        Version { id, algorithm, line, state: document::State::Active, key: Some(key), usage: Arc::default() }
     };
     Keyset {
         name: "pii".to_owned(),
@@ -40,6 +41,7 @@ fn keyset(cipher: Cipher, development: bool, first: u8) -> Keyset {
         active_lookup: Some(1),
         slab: Arc::clone(&slab),
         subkeys: Default::default(),
+        max_uses: DEFAULT_MAX_USES,
     }
 }
 
@@ -50,11 +52,11 @@ fn on_one_line(cipher: Cipher, development: bool, line: Line) -> KeysetHandle {
     keyset.versions[0].line = line;
     keyset.active_field = (line == Line::Field).then_some(0);
     keyset.active_lookup = (line == Line::Lookup).then_some(0);
-    KeysetHandle::held(keyset)
+    KeysetHandle::of(keyset)
 }
 
 fn handle(cipher: Cipher) -> KeysetHandle {
-    KeysetHandle::held(keyset(cipher, false, 0))
+    KeysetHandle::of(keyset(cipher, false, 0))
 }
 
 fn spec(context: &str) -> FieldSpec {
@@ -171,12 +173,12 @@ fn a_destroyed_version_and_development_tokens_are_refused() {
     let token = sealed(&handle(Cipher::Aegis256), &spec("ssn"), Value::Null, Bound::default());
     let mut destroyed = keyset(Cipher::Aegis256, false, 0);
     destroyed.versions[0].key = None;
-    let destroyed = KeysetHandle::held(destroyed);
+    let destroyed = KeysetHandle::of(destroyed);
     assert_eq!(reason(&destroyed, &spec("ssn"), &token, Bound::default()), DecryptReason::DestroyedKey);
     let mut out = Vec::new();
     let write = Message::new(&destroyed, None, 0).encrypt(&spec("ssn"), Value::Null, Bound::default(), &mut out);
     assert!(matches!(write, Err(Error::KeyUnavailable(_) | Error::Decrypt(_))), "{write:?}");
-    let development = KeysetHandle::held(keyset(Cipher::Aegis256, true, 0));
+    let development = KeysetHandle::of(keyset(Cipher::Aegis256, true, 0));
     let token = sealed(&development, &spec("ssn"), Value::Null, Bound::default());
     assert_eq!(reason(&handle(Cipher::Aegis256), &spec("ssn"), &token, Bound::default()), DecryptReason::Development);
 }
@@ -359,4 +361,47 @@ proptest! {
             prop_assert_eq!(std::str::from_utf8(&out).unwrap(), lexeme);
         }
     }
+}
+
+/// E2: exactly at the limit, and never a message more.
+#[test]
+fn a_version_writes_as_many_messages_as_it_may_and_still_reads() {
+    let mut limited = keyset(Cipher::XChaCha20Poly1305, false, 0);
+    limited.max_uses = 3;
+    let handle = KeysetHandle::of(limited);
+    let spec = spec("a");
+    let mut token = Vec::new();
+    for _ in 0..3 {
+        let mut message = Message::new(&handle, None, 0);
+        for _ in 0..5 {
+            token.clear();
+            message.encrypt(&spec, Value::Number(b"1"), Bound::default(), &mut token).unwrap();
+        }
+    }
+    let mut message = Message::new(&handle, None, 0);
+    for _ in 0..2 {
+        let refused = message.encrypt(&spec, Value::Number(b"1"), Bound::default(), &mut Vec::new());
+        assert!(matches!(refused, Err(Error::KeyUnavailable(_))));
+    }
+    assert!(message.decrypt(&spec, &token, Bound::default(), &mut Vec::new()).is_ok());
+    let counted: Vec<_> = handle.held().unwrap().versions().map(|version| (version.sealed, version.opened)).collect();
+    assert_eq!(counted, [(3, 1), (0, 0)]);
+}
+
+#[test]
+fn keys_that_only_read_do_not_write_and_a_retired_version_is_told() {
+    let mut retired = keyset(Cipher::XChaCha20Poly1305, false, 0);
+    let handle = handle(Cipher::XChaCha20Poly1305);
+    let spec = spec("a");
+    let mut message = Message::new(&handle, None, 0);
+    let mut token = Vec::new();
+    message.encrypt(&spec, Value::Null, Bound::default(), &mut token).unwrap();
+    assert!(!message.decrypt(&spec, &token, Bound::default(), &mut Vec::new()).unwrap().stale);
+    retired.versions[0].state = document::State::Retired;
+    handle.store(State::ReadOnly(Arc::new(retired)));
+    assert!(handle.gives(false) && !handle.gives(true));
+    assert!(message.encrypt(&spec, Value::Null, Bound::default(), &mut token).is_err());
+    assert!(message.decrypt(&spec, &token, Bound::default(), &mut Vec::new()).unwrap().stale);
+    handle.store(State::Unavailable("gone"));
+    assert!(message.decrypt(&spec, &token, Bound::default(), &mut Vec::new()).is_err());
 }

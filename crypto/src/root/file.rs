@@ -1,4 +1,4 @@
-//! A root key in a file: exactly 32 raw bytes, mode 0600. For development and small installations.
+//! A root key in a file, mode 0600: exactly 32 raw bytes, or wrapped under a passphrase. For development and small installations.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 
-use super::{RootKey, Share};
+use super::passphrase;
 use crate::Error;
-use crate::document::{open_sealed, seal};
+use crate::document::{RootEntry, Share, ShareKey, open_sealed, seal};
 use crate::nonce::{Random, System};
 use crate::slab::{Key, Slab};
 use crate::sodium::{KEY, blake2b};
@@ -24,11 +24,20 @@ pub struct FileRoot {
 }
 
 impl FileRoot {
+    /// Reads one that no passphrase protects.
+    ///
+    /// # Errors
+    /// As [`FileRoot::open`].
+    pub fn read(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
+        Self::open(path, None, slab)
+    }
+
     /// Reads it.
     ///
     /// # Errors
-    /// [`Error::Root`]: it is not there or a directory, others may read it, or it has not 32 bytes.
-    pub fn read(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
+    /// [`Error::Root`]: it is not there or a directory, others may read it, it has not 32 bytes, or the passphrase is missing, wrong or
+    /// none is needed.
+    pub fn open(path: &Path, passphrase: Option<&[u8]>, slab: &Arc<Slab>) -> Result<Self, Error> {
         let wrong = |why: String| Error::Root { what: path.display().to_string(), why };
         let mut file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => wrong("there is no such file; make it with `oilskin keys init`".to_owned()),
@@ -44,8 +53,23 @@ impl FileRoot {
                 metadata.mode() & 0o777
             )));
         }
+        if metadata.len() == passphrase::WRAPPED as u64 {
+            let passphrase = passphrase.ok_or_else(|| {
+                wrong(
+                    "it is under a passphrase: set OILSKIN_ROOT_PASSPHRASE_FILE or OILSKIN_ROOT_PASSPHRASE".to_owned(),
+                )
+            })?;
+            let mut whole = Vec::with_capacity(passphrase::WRAPPED);
+            file.read_to_end(&mut whole).map_err(|error| wrong(error.to_string()))?;
+            let key = passphrase::unwrap(&whole, passphrase, slab)?.map_err(|why| wrong(why.to_owned()))?;
+            return Self::new(key);
+        }
         if metadata.len() != KEY as u64 {
             return Err(wrong(format!("it has {} bytes instead of 32", metadata.len())));
+        }
+        // Who set one believes the file to be worth nothing without it.
+        if passphrase.is_some() {
+            return Err(wrong("a passphrase is set, and this file is not under one".to_owned()));
         }
         let mut outcome = Ok(());
         let key = Key::new(slab, |out| outcome = file.read_exact(out))?;
@@ -53,21 +77,30 @@ impl FileRoot {
         Self::new(key)
     }
 
+    /// Makes a new one that no passphrase protects.
+    ///
+    /// # Errors
+    /// As [`FileRoot::make`].
+    pub fn create(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
+        Self::make(path, None, slab)
+    }
+
     /// Makes a new one. An existing file is never overwritten.
     ///
     /// # Errors
     /// [`Error::RootExists`], [`Error::Root`], [`Error::Random`].
-    pub fn create(path: &Path, slab: &Arc<Slab>) -> Result<Self, Error> {
+    pub fn make(path: &Path, passphrase: Option<&[u8]>, slab: &Arc<Slab>) -> Result<Self, Error> {
         let wrong = |error: std::io::Error| Error::Root { what: path.display().to_string(), why: error.to_string() };
         let mut outcome = Ok(());
         let key = Key::new(slab, |out| outcome = System.fill(out))?;
         outcome?;
+        let wrapped = passphrase.map(|passphrase| passphrase::wrap(&key, passphrase)).transpose()?;
+        let bytes = wrapped.as_deref().unwrap_or(key.bytes());
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             crate::store::create_folder(folder).map_err(wrong)?;
         }
-        let written = unnamed(path, key.bytes())
-            .unwrap_or_else(|| named(path, key.bytes()))
-            .and_then(|()| crate::store::sync_folder(path));
+        let written =
+            unnamed(path, bytes).unwrap_or_else(|| named(path, bytes)).and_then(|()| crate::store::sync_folder(path));
         match written {
             Ok(()) => Self::new(key),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -75,6 +108,38 @@ impl FileRoot {
             }
             Err(error) => Err(wrong(error)),
         }
+    }
+
+    /// Its kind in documents.
+    pub const KIND: &'static str = "file";
+
+    /// Names it in documents: the first eight bytes of BLAKE2b-256(root, `oil1 rootid`).
+    pub fn id(&self) -> &[u8] {
+        &self.id
+    }
+
+    /// Whether a document's entry is this root's.
+    pub fn wraps(&self, entry: &RootEntry) -> bool {
+        entry.kind == Self::KIND && entry.id == self.id
+    }
+
+    /// Wraps a share.
+    ///
+    /// # Errors
+    /// [`Error::Random`], [`Error::SlabFull`].
+    pub fn wrap_share(&self, share: &ShareKey, bound: &Share) -> Result<Vec<u8>, Error> {
+        seal(self.wrapping()?.bytes(), share.bytes(), &bound.aad(), &System).map(Vec::from)
+    }
+
+    /// Unwraps it again, into the slab.
+    ///
+    /// # Errors
+    /// [`Error::Root`], [`Error::SlabFull`].
+    pub fn unwrap_share(&self, wrapped: &[u8], bound: &Share, slab: &Arc<Slab>) -> Result<ShareKey, Error> {
+        let opened = open_sealed(self.wrapping()?.bytes(), wrapped, &bound.aad(), slab).unwrap_or_else(|()| {
+            Err(Error::Root { what: "file".to_owned(), why: "the wrapped share does not open under it".to_owned() })
+        });
+        opened.map(ShareKey)
     }
 
     fn new(key: Key) -> Result<Self, Error> {
@@ -116,24 +181,4 @@ fn named(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::hard_link(&partial, path));
     let removed = std::fs::remove_file(&partial);
     written.and(removed)
-}
-
-impl RootKey for FileRoot {
-    fn id(&self) -> Vec<u8> {
-        self.id.to_vec()
-    }
-
-    fn kind(&self) -> &'static str {
-        "file"
-    }
-
-    fn wrap_share(&self, share: &Key, bound: &Share) -> Result<Vec<u8>, Error> {
-        seal(self.wrapping()?.bytes(), share.bytes(), &bound.aad, &System).map(Vec::from)
-    }
-
-    fn unwrap_share(&self, wrapped: &[u8], bound: &Share, slab: &Arc<Slab>) -> Result<Key, Error> {
-        open_sealed(self.wrapping()?.bytes(), wrapped, &bound.aad, slab).unwrap_or_else(|()| {
-            Err(Error::Root { what: "file".to_owned(), why: "the wrapped share does not open under it".to_owned() })
-        })
-    }
 }

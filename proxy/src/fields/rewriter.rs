@@ -176,6 +176,11 @@ impl Rewriter {
         }
     }
 
+    /// Bytes of output that wait for answers or bound values.
+    pub fn held(&self) -> usize {
+        self.queue.held()
+    }
+
     /// Answers still to come.
     pub fn open_holes(&self) -> usize {
         self.queue.late()

@@ -8,10 +8,12 @@ use std::time::Duration;
 use oilskin_config::{Log, LogFormat};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::{End, RequestId};
-use format::Lines;
+use format::{Lines, Warnings};
 
 /// Why logging cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -25,17 +27,24 @@ pub(crate) enum LogError {
 }
 
 /// Libraries whose lines hold paths and values of messages at some level: never shown, whatever the filter says.
-const QUIET: [&str; 8] = [
-    "h2=off",
-    "hyper=off",
-    "hyper_util=off",
-    "http=off",
+const QUIET: [&str; 9] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "http",
     // What these tell of errors is told by us, without bodies.
-    "vaultrs=off",
-    "rustify=off",
-    "reqwest=off",
-    "hyper_rustls=off",
+    "vaultrs",
+    "rustify",
+    "reqwest",
+    "hyper_rustls",
+    // AWS's, all of them: they show requests whole, and one of those is a share of W.
+    "aws_",
 ];
+
+fn is_quiet(target: &str) -> bool {
+    let root = target.split("::").next().unwrap_or_default();
+    QUIET.iter().any(|quiet| root == *quiet || (quiet.ends_with('_') && root.starts_with(quiet)))
+}
 
 /// Begins logging to stderr. Called once, by `main`.
 ///
@@ -45,6 +54,14 @@ pub(crate) fn install(log: &Log) -> Result<(), LogError> {
     let terminal = std::io::stderr().is_terminal();
     tracing::subscriber::set_global_default(subscriber(log, terminal, std::io::stderr)?)?;
     Ok(())
+}
+
+/// Says warnings on stderr to the person who typed a command, and nothing else. Where it was done before, that stays.
+pub(crate) fn install_for_a_command() {
+    let Ok(filter) = EnvFilter::try_new("off,oilskin=warn") else { return };
+    let said = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let said = said.log_internal_errors(false).event_format(Warnings).finish();
+    let _ = tracing::subscriber::set_global_default(said);
 }
 
 /// What [`install`] installs, to any writer. Each line is one `write_all`, so lines never interleave.
@@ -61,10 +78,7 @@ where
 {
     let format = log.format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let colour = terminal && format == LogFormat::Text;
-    let mut filter = EnvFilter::try_new(&log.filter)?;
-    for quiet in QUIET {
-        filter = filter.add_directive(quiet.parse()?);
-    }
+    let filter = EnvFilter::try_new(&log.filter)?;
     Ok(tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
@@ -72,7 +86,9 @@ where
         // Otherwise a broken stderr would panic the thread that logs.
         .log_internal_errors(false)
         .event_format(Lines { format })
-        .finish())
+        .finish()
+        // A filter of its own: in the other one a deeper module would win.
+        .with(filter_fn(|line| !is_quiet(line.target()))))
 }
 
 /// What is said about a request at its end. Names are the configuration's; nothing here is a value of a message.

@@ -10,7 +10,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Histogram;
-#[cfg(feature = "vault")]
+use super::keyset::{KeysetMetrics, Keysets};
 use super::provider::{ProviderCalls, Providers};
 use super::tls::{CertificateGauge, Handshake, Tls};
 
@@ -27,9 +27,8 @@ pub(crate) struct Metrics {
     upstream_connections: Gauge,
     reload_failed: Gauge,
     generation: Gauge<u64, AtomicU64>,
-    epochs: Family<KeysetLabel, Gauge<u64, AtomicU64>>,
+    keysets: Keysets,
     tls: Tls,
-    #[cfg(feature = "vault")]
     providers: Providers,
 }
 
@@ -61,11 +60,6 @@ struct GateLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SideLabel {
     side: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KeysetLabel {
-    keyset: String,
 }
 
 /// Who is at the other end of a connection.
@@ -103,9 +97,8 @@ impl Metrics {
             upstream_connections: gauge(Peer::Upstream),
             reload_failed: Gauge::default(),
             generation: Gauge::default(),
-            epochs: Family::default(),
+            keysets: Keysets::default(),
             tls: Tls::default(),
-            #[cfg(feature = "vault")]
             providers: Providers::default(),
         };
         metrics.registry.register("connections", "Open connections", connections);
@@ -140,9 +133,8 @@ impl Metrics {
             self.reload_failed.clone(),
         );
         registry.register("config_generation", "Configurations taken since the start", self.generation.clone());
-        registry.register("keyset_epoch", "Epoch of the keyset document in use", self.epochs.clone());
+        self.keysets.register(registry);
         self.tls.register(registry);
-        #[cfg(feature = "vault")]
         self.providers.register(registry);
         registry.register("build", "What runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
@@ -174,9 +166,14 @@ impl Metrics {
         self.reload_failed.set(1);
     }
 
-    /// A keyset document was loaded.
-    pub(crate) fn keyset_epoch(&self, keyset: &str, epoch: u64) {
-        self.epochs.get_or_create(&KeysetLabel { keyset: keyset.to_owned() }).set(epoch);
+    /// The metrics of one keyset, for as long as they are kept.
+    pub(crate) fn keyset(&self, keyset: &str) -> KeysetMetrics {
+        self.keysets.of(keyset)
+    }
+
+    /// A refresh of a keyset has ended: `ok`, or why it came to nothing.
+    pub(crate) fn keyset_refreshed(&self, result: &'static str) {
+        self.keysets.refreshed(result);
     }
 
     /// The metrics of one certificate source.
@@ -185,7 +182,6 @@ impl Metrics {
     }
 
     /// The calls to one provider.
-    #[cfg(feature = "vault")]
     pub(crate) fn provider(&self, provider: &'static str) -> ProviderCalls {
         self.providers.of(provider)
     }
@@ -251,11 +247,15 @@ mod tests {
     fn labelled_metrics_have_the_promised_names() {
         let metrics = Metrics::new();
         metrics.gate_refused(Peer::Upstream, "chunk_size");
-        metrics.keyset_epoch("default", 7);
+        let keyset = metrics.keyset("default");
+        let (encrypt, decrypt) = (std::time::Duration::from_secs(3_600), std::time::Duration::from_secs(14_400));
+        keyset.epoch(7);
+        keyset.left(encrypt, decrypt);
         let text = metrics.text();
         for line in [
             "oilskin_gate_refusals_total{side=\"upstream\",reason=\"chunk_size\"} 1",
             "oilskin_keyset_epoch{keyset=\"default\"} 7",
+            "oilskin_keyset_left_seconds{keyset=\"default\",op=\"encrypt\"} 3600",
             "oilskin_request_seconds_count 0",
             "# EOF",
         ] {

@@ -112,6 +112,10 @@ pub(crate) enum FieldResult {
     Ok,
     /// Opened by a context other than the first.
     RenamedContext,
+    /// Opened by a version that is retired: written back, it is encrypted anew.
+    Stale,
+    /// Opened by a backend that no longer writes.
+    OtherBackend,
     /// No token while decrypting, accepted (`plaintext: accept`).
     PlaintextSeen,
     /// No token while decrypting, refused.
@@ -126,9 +130,11 @@ pub(crate) enum FieldResult {
 
 impl FieldResult {
     /// Every result.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Ok,
         Self::RenamedContext,
+        Self::Stale,
+        Self::OtherBackend,
         Self::PlaintextSeen,
         Self::PlaintextRefused,
         Self::TokenKept,
@@ -141,6 +147,8 @@ impl FieldResult {
         match self {
             Self::Ok => "ok",
             Self::RenamedContext => "renamed_context",
+            Self::Stale => "stale",
+            Self::OtherBackend => "other_backend",
             Self::PlaintextSeen => "plaintext_seen",
             Self::PlaintextRefused => "plaintext_refused",
             Self::TokenKept => "token_kept",

@@ -82,6 +82,7 @@ impl Issued {
             None => {
                 let material = self.issue().await?;
                 let end = material.certificate.as_ref().map_or(now, |one| one.facts.not_after);
+                self.say_life(end.duration_since(now).unwrap_or_default());
                 (material, renewal(now, end))
             }
         };
@@ -89,6 +90,19 @@ impl Issued {
         self.sessions.identities.offer(self.sessions.at, material.clone()).map_err(Failed::Material)?;
         self.held = Some(Held { material, due });
         Ok(())
+    }
+
+    /// Vault shortens what it will not give, without a word.
+    fn say_life(&self, given: Duration) {
+        if let Some(asked) = self.pki.ttl.filter(|asked| given < *asked * 9 / 10) {
+            tracing::warn!(
+                target: "oilskin::tls",
+                source = %self.pki,
+                asked_seconds = asked.as_secs(),
+                given_seconds = given.as_secs(),
+                "a certificate lives shorter than was asked for: the role's or the mount's longest is shorter"
+            );
+        }
     }
 
     async fn issue(&self) -> Result<Material, Failed> {

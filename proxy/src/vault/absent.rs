@@ -1,12 +1,19 @@
 //! What stands for Vault in a build without it.
 
+#[path = "error.rs"]
+mod error;
+
 use std::sync::Arc;
 
-use oilskin_config::{Config, VaultPki};
+use oilskin_config::{self as config, VaultKey, VaultPki};
+use serde_json::Value;
+
+pub(crate) use error::Error;
 
 use crate::snapshot::BuildError;
 use crate::telemetry::Metrics;
 use crate::tls::{Gathering, Identities};
+use crate::transit::{Item, ItemResult, Operation};
 
 /// There is none.
 pub(crate) enum Vault {}
@@ -15,8 +22,12 @@ pub(crate) enum Vault {}
 ///
 /// # Errors
 /// It is asked for.
-pub(crate) fn open(config: &Config, _: &Metrics, _: &mut Gathering<'_>) -> Result<Option<Arc<Vault>>, BuildError> {
-    match config.vault {
+pub(crate) fn open(
+    settings: Option<&config::Vault>,
+    _: &Metrics,
+    _: &mut Gathering<'_>,
+) -> Result<Option<Arc<Vault>>, BuildError> {
+    match settings {
         None => Ok(None),
         Some(_) => {
             Err(BuildError::Vault("this program was built without it: build with the feature `vault`".to_owned()))
@@ -33,8 +44,39 @@ impl Vault {
         match *self {}
     }
 
+    pub(crate) fn shown(&self) -> String {
+        match *self {}
+    }
+
     pub(crate) async fn leave(&self) {
         match *self {}
+    }
+}
+
+/// Nobody's way to it.
+pub(crate) struct Caller {
+    vault: Arc<Vault>,
+}
+
+impl Caller {
+    pub(crate) fn new(vault: &Arc<Vault>) -> Self {
+        Self { vault: Arc::clone(vault) }
+    }
+
+    pub(crate) async fn batch(&self, _: &VaultKey, _: Operation, _: &[Item]) -> Result<Vec<ItemResult>, Error> {
+        match *self.vault {}
+    }
+
+    pub(crate) fn ended(&self, _: Operation, _: Option<&Error>) {
+        match *self.vault {}
+    }
+
+    pub(crate) async fn make_key(&self, _: &str, _: &str) -> Result<(), Error> {
+        match *self.vault {}
+    }
+
+    pub(crate) async fn about(&self, _: &VaultKey) -> Result<Value, Error> {
+        match *self.vault {}
     }
 }
 
@@ -57,7 +99,7 @@ mod tests {
         let vars: Vars = vars.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let config = oilskin_config::parse(&vars, &|_| Err(String::new())).unwrap();
         let metrics = Metrics::new();
-        let refused = open(&config, &metrics, &mut Gathering::new(&metrics)).err().unwrap();
+        let refused = open(config.vault.as_ref(), &metrics, &mut Gathering::new(&metrics)).err().unwrap();
         assert!(refused.to_string().contains("feature `vault`"), "{refused}");
     }
 }

@@ -1,12 +1,21 @@
 //! What Vault's answers mean.
+#![cfg_attr(not(feature = "vault"), allow(dead_code, reason = "nobody answers in a build without it"))]
 
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "vault")]
 use rustify::errors::ClientError;
+#[cfg(feature = "vault")]
+use serde_json::{Map, Value};
+#[cfg(feature = "vault")]
 use vaultrs::api::EndpointError;
 
+#[cfg(feature = "vault")]
 use crate::said::shortened;
+
+/// How long a Vault that asks to be spared is, where it does not say for how long.
+const SPARE: Duration = Duration::from_secs(1);
 
 /// Why nothing came of a call. Holds no body and no token: the library's errors hold both, and are dropped here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +23,8 @@ pub(crate) struct Error {
     kind: Kind,
     /// What Vault said; only of calls whose bodies hold nothing that is secret may it be shown.
     said: Option<String>,
+    /// How long it asks to be spared for.
+    spare: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +37,12 @@ enum Kind {
     Denied,
     /// 503.
     Sealed,
-    /// 307 of a standby, 472, 473.
+    /// 307 of a standby, 472, 473; 412 of one that is behind what was read before.
     Standby,
     /// 429, which a standby's health is, too.
     Throttled,
+    /// 401, 407, 408, and what else is 4xx and not in Vault's form: not Vault's answer, but that of something before it.
+    Between(u16),
     /// Another 4xx.
     Refused(u16),
     /// Another 5xx.
@@ -41,22 +54,22 @@ enum Kind {
 }
 
 impl Error {
-    pub(super) fn slow(deadline: Duration) -> Self {
+    pub(crate) fn slow(deadline: Duration) -> Self {
         Kind::Slow(deadline).into()
     }
 
-    pub(super) fn malformed() -> Self {
+    pub(crate) fn malformed() -> Self {
         Kind::Malformed.into()
     }
 
     pub(super) fn settings(what: impl Into<String>) -> Self {
-        Self { kind: Kind::Settings, said: Some(what.into()) }
+        Self { kind: Kind::Settings, said: Some(what.into()), spare: None }
     }
 
     /// A word for metrics.
     pub(crate) fn reason(&self) -> &'static str {
         match self.kind {
-            Kind::Unreachable => "unreachable",
+            Kind::Unreachable | Kind::Between(_) => "unreachable",
             Kind::Slow(_) => "timeout",
             Kind::Denied => "denied",
             Kind::Sealed => "sealed",
@@ -69,6 +82,49 @@ impl Error {
         }
     }
 
+    /// The same for a field that came to nothing by it.
+    pub(crate) fn in_calls(&self) -> &'static str {
+        match self.kind {
+            Kind::Unreachable => "vault_unreachable",
+            Kind::Slow(_) => "vault_timeout",
+            Kind::Denied => "vault_denied",
+            Kind::Sealed => "vault_sealed",
+            Kind::Standby => "vault_standby",
+            Kind::Throttled => "vault_throttled",
+            Kind::Refused(_) => "vault_refused",
+            Kind::Failed(_) => "vault_failed",
+            Kind::Between(_) => "vault_between",
+            Kind::Malformed => "vault_malformed",
+            Kind::Settings => "vault_settings",
+        }
+    }
+
+    /// How long Vault asks to be spared for.
+    pub(crate) fn spare(&self) -> Option<Duration> {
+        self.spare.or((self.kind == Kind::Throttled).then_some(SPARE))
+    }
+
+    /// The same with what its headers say of that.
+    #[cfg(feature = "vault")]
+    pub(super) fn sparing(self, spare: Option<Duration>) -> Self {
+        match self.kind {
+            Kind::Throttled | Kind::Sealed => Self { spare, ..self },
+            _ => self,
+        }
+    }
+
+    /// An answer with this code, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_code(code: u16) -> Self {
+        of(code).into()
+    }
+
+    /// The same with these words of Vault's.
+    #[cfg(test)]
+    pub(crate) fn said(code: u16, words: &str) -> Self {
+        Self { kind: of(code), said: Some(words.to_owned()), spare: None }
+    }
+
     pub(crate) fn is_denied(&self) -> bool {
         self.kind == Kind::Denied
     }
@@ -76,6 +132,19 @@ impl Error {
     /// Vault has looked at what was asked and does not do it.
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self.kind, Kind::Denied | Kind::Refused(_))
+    }
+
+    /// The code of an answer that refuses what was asked.
+    pub(crate) fn refused(&self) -> Option<u16> {
+        match self.kind {
+            Kind::Refused(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether Vault's own words hold these: for what has no code of its own.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        self.said.as_ref().is_some_and(|said| said.contains(words))
     }
 
     /// With Vault's own words.
@@ -89,20 +158,36 @@ impl Error {
 
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
-        Self { kind, said: None }
+        Self { kind, said: None, spare: None }
     }
 }
 
+#[cfg(feature = "vault")]
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::ServerResponseError { code, content } => {
-                let errors = content.and_then(|text| serde_json::from_str::<EndpointError>(&text).ok());
-                Self { kind: of(code), said: errors.map(|said| shortened(&said.errors.join("; "))) }
+                let content = content.unwrap_or_default();
+                let errors = serde_json::from_str::<EndpointError>(&content).ok();
+                // A deleted secret is answered with JSON that has no errors in it. Whoever takes keys away says so in Vault's words; a
+                // firewall's page is nobody's word.
+                let is_vault_s = match code {
+                    403 => errors.is_some(),
+                    _ => serde_json::from_str::<Map<String, Value>>(&content).is_ok(),
+                };
+                let kind = match of(code) {
+                    Kind::Denied | Kind::Refused(_) if !is_vault_s => Kind::Between(code),
+                    kind => kind,
+                };
+                Self { spare: None, kind, said: errors.map(|said| shortened(&said.errors.join("; "))) }
             }
             ClientError::RequestError { source, .. } | ClientError::ResponseError { source } => {
                 // Of the chain only its end is of use: what the system or TLS says.
-                Self { kind: Kind::Unreachable, said: source.chain().last().map(|cause| shortened(&cause.to_string())) }
+                Self {
+                    spare: None,
+                    kind: Kind::Unreachable,
+                    said: source.chain().last().map(|cause| shortened(&cause.to_string())),
+                }
             }
             _ => Kind::Malformed.into(),
         }
@@ -112,9 +197,10 @@ impl From<ClientError> for Error {
 fn of(code: u16) -> Kind {
     match code {
         403 => Kind::Denied,
-        307 | 472 | 473 => Kind::Standby,
+        307 | 412 | 472 | 473 => Kind::Standby,
         429 => Kind::Throttled,
         503 => Kind::Sealed,
+        401 | 407 | 408 => Kind::Between(code),
         400..=499 => Kind::Refused(code),
         500..=599 => Kind::Failed(code),
         _ => Kind::Malformed,
@@ -134,6 +220,9 @@ impl fmt::Display for Error {
                 f.write_str("this is a standby of Vault that passes nothing on: name the active one, or let it forward")
             }
             Kind::Throttled => f.write_str("Vault asks to be spared (429)"),
+            Kind::Between(code) => {
+                write!(f, "something between here and Vault answers {code}: a proxy, a load balancer, a firewall")
+            }
             Kind::Refused(code) => write!(f, "Vault refuses what was asked ({code})"),
             Kind::Failed(code) => write!(f, "Vault has failed ({code})"),
             Kind::Malformed => f.write_str("what answers is no Vault, or of another version"),
@@ -144,7 +233,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-#[cfg(test)]
+#[cfg(all(test, feature = "vault"))]
 mod tests {
     use rustify::errors::ClientError;
 
@@ -167,11 +256,33 @@ mod tests {
             (404, "refused"),
             (500, "failed"),
             (301, "malformed"),
+            (401, "unreachable"),
+            (407, "unreachable"),
+            (408, "unreachable"),
         ];
         for (code, reason) in reasons {
             assert_eq!(answer(code).reason(), reason, "{code}");
+            assert_eq!(answer(code).is_denied(), code == 403, "{code}");
         }
         assert!(answer(403).is_answer() && answer(400).is_answer() && !answer(503).is_answer());
+    }
+
+    #[test]
+    fn a_403_that_is_not_vault_s_denies_nothing() {
+        for content in [None, Some(""), Some("<html>Forbidden</html>"), Some("{}"), Some("[]"), Some("{\"errors\":1}")]
+        {
+            let content = content.map(str::to_owned);
+            let error: Error = ClientError::ServerResponseError { code: 403, content }.into();
+            assert!(!error.is_denied() && !error.is_answer() && error.reason() == "unreachable", "{error:?}");
+            assert!(!error.in_full().contains("html"), "{error:?}");
+        }
+        let missing = |text: &str| -> Error {
+            ClientError::ServerResponseError { code: 404, content: Some(text.to_owned()) }.into()
+        };
+        for vault_s in ["{\"errors\":[]}", "{\"data\":{\"data\":null,\"metadata\":{\"deletion_time\":\"x\"}}}"] {
+            assert_eq!(missing(vault_s).refused(), Some(404), "{vault_s}");
+        }
+        assert_eq!(missing("<html>").refused(), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A token's life: renewed at two thirds of it, come by anew where that cannot be or was denied, given back at the end.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,17 @@ use super::error::Error;
 use super::login::{self, DEADLINE};
 use super::{Caller, Vault};
 use crate::backoff;
+use crate::keys::boot_now;
 use crate::tls::{self, Mark};
 
 /// Longest wait between two attempts at a login.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// Waits after logins that Vault refuses (400: another secret): it locks a role out for a quarter of an hour after five of them (`user_lockout`), and
+/// then who mends the secret is locked out, too. The last one is for all that follow.
+/// <https://openbao.org/docs/concepts/user-lockout/>
+const REFUSED: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(30), Duration::from_secs(180), Duration::from_secs(300)];
 
 /// Denials within this time after a login are not the token's fault.
 const FRESH: Duration = Duration::from_secs(10);
@@ -34,6 +42,10 @@ pub(super) struct Token {
     text: Zeroizing<String>,
     lease: Lease,
     since: Instant,
+    /// When the login that made it was begun; a renewal leaves that as it is, since it changes no policy.
+    login: Duration,
+    /// Whether it may look itself up, so that a lookup which is denied says that it has ended.
+    may_look: bool,
 }
 
 /// For how long a token is good.
@@ -53,7 +65,25 @@ impl Lease {
 
 impl Token {
     pub(super) fn new(text: Zeroizing<String>, lease: Lease) -> Self {
-        Self { text, lease, since: Instant::now() }
+        Self { text, lease, since: Instant::now(), login: boot_now(), may_look: false }
+    }
+
+    /// Of one that has looked itself up, or was seen whether it may.
+    pub(super) fn looking(self, may_look: bool) -> Self {
+        Self { may_look, ..self }
+    }
+
+    /// Of a login that was begun then.
+    fn of_login(self, login: Duration) -> Self {
+        Self { login, ..self }
+    }
+
+    pub(super) fn login(&self) -> Duration {
+        self.login
+    }
+
+    pub(super) fn may_look(&self) -> bool {
+        self.may_look
     }
 
     pub(super) fn text(&self) -> &str {
@@ -74,21 +104,31 @@ impl Token {
 enum Event {
     Due,
     Denied,
+    Wanted,
     Replaced,
 }
 
 /// Comes by a token and keeps it fresh until the process ends.
 pub(super) async fn keep_fresh(vault: Arc<Vault>) {
     let mut keeper = Keeper { caller: Caller::new(&vault), vault, patience: FRESH };
-    let mut waits: Option<ExponentialBackoff> = None;
+    let mut waits = Waits::default();
     let mut last: Option<Error> = None;
     loop {
-        let mark = keeper.mark();
-        match login::login(&keeper.caller).await {
+        let (token_file, secret_file) = (keeper.vault.token_file(), keeper.vault.secret_file());
+        let (mark, secret, begun) = (mark(token_file), mark(secret_file), boot_now());
+        let mut came = login::login(&keeper.caller).await;
+        for _ in 0..keeper.caller.others() {
+            match came {
+                Err(error) if !error.is_answer() => came = login::login(&keeper.caller).await,
+                _ => break,
+            }
+        }
+        match came {
             Ok(token) => {
-                (waits, last) = (None, None);
+                (waits, last) = (Waits::default(), None);
                 keeper.say_life(&token);
-                keeper.vault.hold(token);
+                keeper.vault.hold(token.of_login(begun));
+                keeper.see_whether_it_may_look().await;
                 keeper.until_useless(mark).await;
             }
             Err(error) => {
@@ -102,11 +142,11 @@ pub(super) async fn keep_fresh(vault: Arc<Vault>) {
                     );
                 }
                 keeper.vault.failed.store(Some(Arc::new(error.clone())));
+                let wait = waits.next(error.refused().is_some() && keeper.vault.logs_in());
                 last = Some(error);
-                let wait = waits.get_or_insert_with(|| backoff::waits(LONGEST)).next();
                 tokio::select! {
-                    () = sleep(wait.unwrap_or(LONGEST)) => {}
-                    () = keeper.replaced(mark) => {}
+                    () = sleep(wait) => {}
+                    () = replaced(secret_file, secret) => {}
                 }
             }
         }
@@ -122,6 +162,40 @@ pub(super) async fn leave(vault: &Arc<Vault>) {
     let _ = caller.counted(LEAVE, "revoke", client.done(RevokeTokenSelfRequest {})).await;
 }
 
+/// Between attempts at a login.
+#[derive(Default)]
+struct Waits {
+    usual: Option<ExponentialBackoff>,
+    /// Logins that were answered with no.
+    refused: usize,
+}
+
+impl Waits {
+    fn next(&mut self, was_refused: bool) -> Duration {
+        if was_refused {
+            let wait = REFUSED.get(self.refused).or(REFUSED.last()).copied();
+            self.refused += 1;
+            return wait.unwrap_or(LONGEST).mul_f64(1.0 + backoff::share() / 4.0);
+        }
+        self.usual.get_or_insert_with(|| backoff::waits(LONGEST)).next().unwrap_or(LONGEST)
+    }
+}
+
+/// What a file is like now, where there is one.
+fn mark(path: Option<&Path>) -> Mark {
+    path.and_then(tls::mark)
+}
+
+/// Waits until a file is another than then; for ever where there is none.
+async fn replaced(path: Option<&Path>, then: Mark) {
+    if path.is_none() {
+        return std::future::pending().await;
+    }
+    while mark(path) == then {
+        sleep(LOOK).await;
+    }
+}
+
 struct Keeper {
     vault: Arc<Vault>,
     caller: Caller,
@@ -130,17 +204,12 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn mark(&self) -> Mark {
-        self.vault.token_file().and_then(tls::mark)
-    }
-
-    /// Waits until the token's file is another than when it was read.
-    async fn replaced(&self, read: Mark) {
-        if self.vault.token_file().is_none() {
-            return std::future::pending().await;
-        }
-        while self.mark() == read {
-            sleep(LOOK).await;
+    /// Asked once, while it is known to live: `default`, the policy that allows it, can be left out of a role. Nobody waits for this.
+    async fn see_whether_it_may_look(&self) {
+        let Some(token) = self.vault.token.load_full().filter(|token| !token.may_look) else { return };
+        if self.caller.look_up(token.text()).await.is_ok() {
+            let (lease, since, login) = (token.lease, token.since, token.login);
+            self.vault.hold(Token { text: token.text.clone(), lease, since, login, may_look: true });
         }
     }
 
@@ -173,10 +242,16 @@ impl Keeper {
                     }
                 }
                 Event::Denied => {
+                    tracing::warn!(
+                        target: "oilskin::vault",
+                        vault = self.vault.shown(),
+                        reason = "denied",
+                        "something was denied, so the token is come by anew: it may have been revoked"
+                    );
                     self.patience = (self.patience * 2).min(PATIENCE);
                     return;
                 }
-                Event::Due | Event::Replaced => return,
+                Event::Due | Event::Wanted | Event::Replaced => return,
             }
             self.patience = FRESH;
         }
@@ -192,12 +267,25 @@ impl Keeper {
         };
         let denied = async {
             self.vault.denied.notified().await;
-            sleep_until(token.since + self.patience).await;
+            // One that has ended is no use to anyone; one that lives may get more by another login, but not with each denial.
+            let has_ended = match self.caller.client_with(token.text()) {
+                Ok(client) => self.caller.has_ended(&client).await,
+                Err(_) => None,
+            };
+            if has_ended != Some(true) {
+                sleep_until(token.since + self.patience).await;
+            }
+        };
+        // Keys hang on it: patience with denials must not make them outlive their policy.
+        let wanted = async {
+            self.vault.wanted.notified().await;
+            sleep_until(token.since + FRESH).await;
         };
         tokio::select! {
             () = due => Event::Due,
             () = denied => Event::Denied,
-            () = self.replaced(read) => Event::Replaced,
+            () = wanted => Event::Wanted,
+            () = replaced(self.vault.token_file(), read) => Event::Replaced,
         }
     }
 
@@ -215,7 +303,7 @@ impl Keeper {
                 Ok(renewed) => {
                     // Near the end of what it may live a renewal gives less and less.
                     let enough = renewed.lease.life >= token.lease.life.map(|life| life / 2) || !self.vault.logs_in();
-                    self.vault.hold(renewed);
+                    self.vault.hold(renewed.of_login(token.login).looking(token.may_look));
                     return enough;
                 }
                 Err(error) => {

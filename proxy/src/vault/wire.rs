@@ -1,6 +1,7 @@
 //! How Vault is reached: HTTP by the library's client, TLS by ours, with the certificates that are held now.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oilskin_config::{self as config, VaultAddress};
@@ -11,6 +12,7 @@ use vaultrs::api::EndpointMiddleware;
 
 use super::client::{Bounded, Client};
 use super::error::Error;
+use super::{Vault, Way};
 use crate::tls;
 
 /// Connecting, the TLS handshake in it.
@@ -34,7 +36,7 @@ pub(super) fn number(tls: Option<&tls::Client>) -> Option<u64> {
 }
 
 impl Wire {
-    pub(super) fn new(settings: &config::Vault, tls: Option<&tls::Client>) -> Result<Self, Error> {
+    pub(super) fn new(settings: &config::Vault, way: &Way) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .pool_idle_timeout(IDLE)
@@ -44,14 +46,14 @@ impl Wire {
             .no_proxy()
             .redirect(Policy::none());
         let mut number = None;
-        let client = match &settings.address {
+        let client = match &way.address {
             VaultAddress::Unix(path) => {
                 builder = builder.unix_socket(path.as_path());
                 trusting_nobody()?
             }
             VaultAddress::Tcp { tls: false, .. } => trusting_nobody()?,
             VaultAddress::Tcp { host, .. } => {
-                let now = tls.and_then(tls::Client::now);
+                let now = way.tls.as_deref().and_then(tls::Client::now);
                 let now = now.ok_or_else(|| Error::settings("its certificates are not there yet"))?;
                 number = Some(now.number);
                 if settings.tls.server_name.is_some() {
@@ -70,14 +72,16 @@ impl Wire {
     }
 
     /// With this token; an empty one is none.
-    pub(super) fn client(&self, settings: &config::Vault, token: &str) -> Client {
+    pub(super) fn client(&self, vault: &Vault, way: &Way, token: &str) -> Client {
+        let settings = &vault.settings;
         let middle = EndpointMiddleware {
             token: token.to_owned(),
             version: "v1".to_owned(),
             wrap: None,
             namespace: settings.namespace.clone(),
         };
-        Client { http: Bounded { base: base(settings), http: self.http.clone() }, middle }
+        let (base, seen) = (base(settings, &way.address), Arc::clone(&vault.seen));
+        Client { http: Bounded { base, http: self.http.clone(), seen }, middle }
     }
 }
 
@@ -89,9 +93,9 @@ fn trusting_nobody() -> Result<ClientConfig, Error> {
 }
 
 /// The URL that all paths stand behind.
-pub(super) fn base(settings: &config::Vault) -> String {
+pub(super) fn base(settings: &config::Vault, address: &VaultAddress) -> String {
     let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    match &settings.address {
+    match address {
         VaultAddress::Unix(_) => "http://localhost".to_owned(),
         VaultAddress::Tcp { tls, host, port } => {
             let (scheme, host) = match tls {

@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use oilskin_crypto::document::{self, NewKeyset, Policy};
-use oilskin_crypto::{Cipher, DEFAULT_BYTES, FileRoot, RootKey, Slab};
+use oilskin_crypto::{Cipher, DEFAULT_BYTES, FileRoot, Slab};
 
 const NAME: &str = "default";
 
 struct Made {
     slab: Arc<Slab>,
-    roots: Vec<Box<dyn RootKey>>,
+    roots: Vec<FileRoot>,
     bytes: Vec<u8>,
 }
 
@@ -17,8 +17,7 @@ struct Made {
 fn made() -> Made {
     let folder = tempfile::tempdir().unwrap();
     let slab = Slab::new(DEFAULT_BYTES, true).unwrap();
-    let roots: Vec<Box<dyn RootKey>> =
-        vec![Box::new(FileRoot::create(&folder.path().join("root.key"), &slab).unwrap())];
+    let roots = vec![FileRoot::create(&folder.path().join("root.key"), &slab).unwrap()];
     let new = NewKeyset {
         name: NAME,
         cipher: Cipher::XChaCha20Poly1305,
@@ -26,7 +25,7 @@ fn made() -> Made {
         refresh: 60,
         now: 1_700_000_000,
     };
-    let bytes = document::create(new, &roots, &slab).unwrap();
+    let bytes = document::files::create(new, 1, &roots, &slab).unwrap();
     Made { slab, roots, bytes }
 }
 
@@ -48,7 +47,7 @@ fn check(made: &Made, data: &[u8]) {
         }
     }
     let read = document::read(&bytes, NAME);
-    let opened = document::open(&bytes, NAME, &made.roots, &made.slab, Policy::default());
+    let opened = document::files::open(&bytes, NAME, &made.roots, &made.slab, Policy::default());
     match opened {
         // A third line is a signature that nobody asked for.
         Ok(_) => assert!(bytes.starts_with(&made.bytes) && read.is_ok(), "an altered document opens"),

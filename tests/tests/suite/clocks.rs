@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oilskin_tests::certificates::{Authority, Wish};
+use oilskin_tests::clock::Clock;
 use oilskin_tests::process::{self, Process};
 use oilskin_tests::sds::{Sds, certificate, trust};
 use oilskin_tests::secured::{Open, served};
@@ -15,42 +16,11 @@ const CLIENT: Wish<'_> =
 
 const SERVER: Wish<'_> = Wish { names: "DNS:localhost", usage: "serverAuth", days: 30, key: "ec:P-256" };
 
-/// A process whose clock a file sets.
-struct Clock {
-    folder: tempfile::TempDir,
-    library: String,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let this = Self { folder: tempfile::tempdir().unwrap(), library: tools::faketime() };
-        this.set("+0d");
-        this
-    }
-
-    fn path(&self) -> String {
-        self.folder.path().join("clock").display().to_string()
-    }
-
-    fn set(&self, clock: &str) {
-        let next = self.folder.path().join("next");
-        std::fs::write(&next, clock).unwrap();
-        std::fs::rename(next, self.path()).unwrap();
-    }
-
-    fn start(&self, bench: &Bench, more: &[(&str, &str)]) -> Process {
-        let path = self.path();
-        let mut vars = vec![
-            ("LD_PRELOAD", self.library.as_str()),
-            ("FAKETIME_TIMESTAMP_FILE", &path),
-            ("FAKETIME_NO_CACHE", "1"),
-            // Deadlines go by the other clock.
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ];
-        vars.extend_from_slice(more);
-        bench.start(&vars)
-    }
+fn start(clock: &Clock, bench: &Bench, more: &[(&str, &str)]) -> Process {
+    let clock = clock.vars();
+    let mut vars: Vec<(&str, &str)> = clock.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    vars.extend_from_slice(more);
+    bench.start(&vars)
 }
 
 /// Copies, in one rename each, a pair of the authority's into the place of the server's.
@@ -85,7 +55,7 @@ fn a_clock_that_jumps_past_the_end_is_told_everywhere_and_a_new_certificate_mend
     let other = Authority::new();
     let (admin, ca) = (process::free_port().to_string(), own.path("trust.pem"));
     std::fs::copy(own.path("ca.pem"), &ca).unwrap();
-    let mut process = clock.start(&bench, &[("OILSKIN_ADMIN_LISTEN", &admin), ("OILSKIN_TLS_CLIENT_CA_FILE", &ca)]);
+    let mut process = start(&clock, &bench, &[("OILSKIN_ADMIN_LISTEN", &admin), ("OILSKIN_TLS_CLIENT_CA_FILE", &ca)]);
     let certs = || client::json(admin.parse().unwrap(), "GET", "/certs", "").text();
     assert!(process.ready().contains("true") && certs().contains("\"days_left\":29"), "{}", certs());
     let end = expiration(&process);
@@ -126,7 +96,7 @@ fn a_clock_that_jumps_past_the_end_is_told_everywhere_and_a_new_certificate_mend
 #[test]
 fn where_the_files_are_gone_what_is_held_serves_until_it_ends() {
     let (bench, clock) = (Bench::new(), Clock::new());
-    let process = clock.start(&bench, &[]);
+    let process = start(&clock, &bench, &[]);
     let end = expiration(&process);
     for file in ["server.pem", "server.key"] {
         std::fs::remove_file(bench.authority.path(file)).unwrap();

@@ -38,6 +38,16 @@ fn any_configuration_is_read_or_refused_in_words() {
 }
 
 #[test]
+fn whatever_vault_decrypted_becomes_json_or_nothing() {
+    holds("frame", 300_000);
+}
+
+#[test]
+fn any_answer_of_vault_s_is_one_for_each_item_or_none() {
+    holds("vault", 300_000);
+}
+
+#[test]
 fn any_json_is_rewritten_alike_whatever_the_pieces() {
     holds("json", 300_000);
 }

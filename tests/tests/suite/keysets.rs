@@ -143,5 +143,42 @@ fn all_that_is_missing_of_keys_is_named_at_once() {
     command.arg("check").env("OILSKIN_CONFIG_YAML", &document).env("OILSKIN_KEY_STORE", at("keys"));
     let (code, said) = ended(command.env("OILSKIN_ROOT_KEY", at("one.key")).output().unwrap());
     assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("one.key") && said.contains("cannot read the key store's folder"), "{said}");
+    assert!(said.contains("one.key") && said.contains("cannot read a keyset document"), "{said}");
+}
+
+#[test]
+fn a_root_key_under_a_passphrase_opens_by_it_alone() {
+    let (keys, upstream) = (Keys::empty(), Upstream::echo());
+    let passphrase = keys.folder().join("passphrase");
+    std::fs::write(&passphrase, "Pässwörd 1\n").unwrap();
+    let file = passphrase.display().to_string();
+    let said = |command: &mut Command| ended(command.output().unwrap());
+    let made = said(process::command(&keys).args(["keys", "init"]).env("OILSKIN_ROOT_PASSPHRASE_FILE", &file));
+    assert_eq!(made.0, Some(0), "{}", made.1);
+    assert_eq!(std::fs::metadata(keys.folder().join("root.key")).unwrap().len(), 104);
+    let vars = [
+        ("OILSKIN_UPSTREAM", upstream.url()),
+        ("OILSKIN_FIELDS", "$.ssn".into()),
+        ("OILSKIN_ROOT_PASSPHRASE_FILE", file),
+    ];
+    let vars = vars.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let process = Process::start(&keys, &vars);
+    let mut wire = Wire::connect(process.address());
+    let answer = wire.request("POST", "/", &[("content-type", "application/json")], br#"{"ssn":"1"}"#);
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    for (name, value, why) in [
+        ("OILSKIN_ROOT_PASSPHRASE", "Passwort 1", "the passphrase does not open it"),
+        ("OILSKIN_LOG", "info", "it is under a passphrase"),
+    ] {
+        let mut command = process::command(&keys);
+        command.arg("check").envs(vars[..2].iter().copied()).env(name, value);
+        let (code, said) = said(&mut command);
+        assert!(code == Some(78) && said.contains(why) && !said.contains("Passwort"), "{said}");
+    }
+    // Who set a passphrase does not believe that a bare file will do.
+    let bare = Keys::new();
+    let mut command = process::command(&bare);
+    command.arg("check").envs(vars.iter().copied());
+    let (code, said) = said(&mut command);
+    assert!(code == Some(78) && said.contains("this file is not under one"), "{said}");
 }

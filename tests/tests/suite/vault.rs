@@ -121,6 +121,14 @@ fn serial(process: &Process) -> String {
 }
 
 #[test]
+fn a_life_that_vault_shortens_is_told() {
+    let bench = Bench::new();
+    let process = bench.plain("vault:pki/issue/web?common_name=localhost&ttl=100000h", &[]);
+    let line = process.logged(|line| line.contains("lives shorter than was asked for"));
+    assert!(line.contains("\"asked_seconds\":360000000"), "{line}");
+}
+
+#[test]
 fn a_certificate_is_issued_over_mtls_by_app_role_and_its_authority_vouches_for_clients() {
     let bench = Bench::new();
     let process = bench.by_role(SOURCE, "1h", "2h", &[("OILSKIN_LOG", "trace")]);
@@ -323,7 +331,7 @@ fn settings_of_vault_that_cannot_be_are_told_where_something_asks_and_only_there
     let role = [("OILSKIN_TLS_SOURCE", SOURCE), ("VAULT_ADDR", "http://127.0.0.1:9"), ("OILSKIN_VAULT_ROLE_ID", "x")];
     let (code, told) = run(&[&role[..], &[("VAULT_TOKEN", "s.x")]].concat());
     assert_eq!(code, Some(78), "{told}");
-    assert!(told.contains("OILSKIN_VAULT_ROLE_ID: is for AppRole"), "{told}");
+    assert!(told.contains("OILSKIN_VAULT_ROLE_ID: is for OILSKIN_VAULT_AUTH (vault.auth) approle"), "{told}");
     let (code, told) = run(&[("OILSKIN_TLS_SOURCE", SOURCE), ("OILSKIN_VAULT_AUTH", "approle")]);
     assert_eq!(code, Some(78), "{told}");
     for text in ["VAULT_ADDR: missing", "OILSKIN_VAULT_ROLE_ID: missing", "OILSKIN_VAULT_SECRET_ID_FILE: missing"] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::Engine as _;
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libsodium_rs::crypto_aead::xchacha20poly1305;
 use oilskin::{Offline, Phase};
 use oilskin_crypto::document::{self, NewKeyset};
-use oilskin_crypto::{Cipher, FileRoot, FileStore, KeyStore, RootKey, Slab};
+use oilskin_crypto::{Cipher, FileRoot, FileStore, Slab};
 use serde_json::Value;
 
 use super::{Pair, samples};
@@ -25,7 +25,7 @@ const HEADER: usize = 10;
 const WRITERS: usize = 40;
 
 pub(super) fn pairs() -> Result<Vec<Pair>> {
-    let body: Arc<[u8]> = samples::customers().into();
+    let body: Rc<[u8]> = samples::customers().into();
     let mut pairs = Vec::new();
     for (cipher, encrypt, decrypt, must) in [
         (
@@ -36,14 +36,14 @@ pub(super) fn pairs() -> Result<Vec<Pair>> {
         ),
         (Cipher::Aegis256, "field engine, encrypt, AEGIS-256", "field engine, decrypt, AEGIS-256", (5.0, 5.0)),
     ] {
-        let engine = Arc::new(engine(cipher)?);
+        let engine = Rc::new(engine(cipher)?);
         let mixed = mixed(&engine, &body)?;
-        let one_shot = Arc::new(OneShot::new()?);
+        let one_shot = Rc::new(OneShot::new()?);
         let sealed = one_shot.encrypt(&body);
-        let (first, second) = (Arc::clone(&one_shot), one_shot);
-        let (body, plain) = (Arc::clone(&body), Arc::clone(&body));
-        let encrypting = Arc::clone(&engine);
-        let ours = Arc::clone(&plain);
+        let (first, second) = (Rc::clone(&one_shot), one_shot);
+        let (body, plain) = (Rc::clone(&body), Rc::clone(&body));
+        let encrypting = Rc::clone(&engine);
+        let ours = Rc::clone(&plain);
         pairs.push(Pair {
             what: encrypt,
             must: must.0,
@@ -78,9 +78,9 @@ fn engine(cipher: Cipher) -> Result<Offline> {
     let folder = tempfile::tempdir()?;
     let (root, store) = (folder.path().join("root.key"), folder.path().join("keys"));
     let slab = Slab::new(1 << 16, true)?;
-    let roots: Vec<Box<dyn RootKey>> = vec![Box::new(FileRoot::create(&root, &slab)?)];
+    let roots = vec![FileRoot::create(&root, &slab)?];
     let new = NewKeyset { name: "default", cipher, development: false, refresh: 60, now: 1_700_000_000 };
-    FileStore::new(&store).write("default", None, &document::create(new, &roots, &slab)?)?;
+    FileStore::new(&store).write("default", None, &document::files::create(new, 1, &roots, &slab)?)?;
     let vars: BTreeMap<OsString, OsString> = [
         ("OILSKIN_UPSTREAM", "http://127.0.0.1:1".to_owned()),
         ("OILSKIN_FIELDS", FIELDS.to_owned()),

@@ -45,7 +45,7 @@ fn a_token_of_another_context_tenant_record_keyset_or_mode_is_refused() {
     assert_eq!(reason(&handle, &here, &token, Bound(&other)), DecryptReason::Tag);
     assert_eq!(reason(&handle, &here, &token, Bound(&renamed)), DecryptReason::Tag);
     assert_eq!(reason(&handle, &here, &token, Bound::default()), DecryptReason::Tag);
-    let foreign = KeysetHandle::held(keyset(Cipher::XChaCha20Poly1305, false, 7));
+    let foreign = KeysetHandle::of(keyset(Cipher::XChaCha20Poly1305, false, 7));
     assert_eq!(reason(&foreign, &here, &token, Bound(&bound)), DecryptReason::UnknownKey);
     let mut out = Vec::new();
     let tenant = Message::new(&handle, Some("acme".into()), 0).decrypt(&here, &token, Bound(&bound), &mut out);
@@ -61,7 +61,7 @@ fn a_key_that_signs_for_another_line_is_refused() {
     let mut swapped = keyset(Cipher::XChaCha20Poly1305, false, 0);
     swapped.versions[1].line = Line::Field;
     swapped.active_field = Some(1);
-    let token = sealed(&KeysetHandle::held(swapped), &spec("ssn"), Value::Null, Bound::default());
+    let token = sealed(&KeysetHandle::of(swapped), &spec("ssn"), Value::Null, Bound::default());
     assert_eq!(
         reason(&handle(Cipher::XChaCha20Poly1305), &spec("ssn"), &token, Bound::default()),
         DecryptReason::WrongLine
@@ -84,7 +84,7 @@ fn no_other_header_opens_a_token() {
         let mut keyset = keyset(cipher, false, 0);
         keyset.versions.extend(super::keyset(cipher, false, 50).versions);
         let other = keyset.versions[2].id;
-        let handle = KeysetHandle::held(keyset);
+        let handle = KeysetHandle::of(keyset);
         for spec in [spec("ssn"), spec("ssn").deterministic(true), spec("ssn").pad(Some(16))] {
             let token = sealed(&handle, &spec, Value::String(b"\"1\""), Bound::default());
             let bytes = bytes_of(&token);
@@ -111,7 +111,7 @@ fn a_token_is_tried_under_the_one_key_that_its_id_names() {
         both.versions.extend(keyset(cipher, false, 50).versions);
         let second = both.versions[2].id;
         let token = sealed(&handle(cipher), &spec("ssn"), Value::Null, Bound::default());
-        let both = KeysetHandle::held(both);
+        let both = KeysetHandle::of(both);
         let mut out = Vec::new();
         Message::new(&both, None, 0).decrypt(&spec("ssn"), &token, Bound::default(), &mut out).unwrap();
         // The right key is there, and yet a token that names the other one does not open.

@@ -123,7 +123,7 @@ fn a_ciphertext_of_two_keys_opens_under_the_one_that_its_id_names() {
         format!("oil1.{}", URL_SAFE_NO_PAD.encode(bytes)).into_bytes()
     };
     let other = second.versions[0].id;
-    let (first, second) = (KeysetHandle::held(first), KeysetHandle::held(second));
+    let (first, second) = (KeysetHandle::of(first), KeysetHandle::of(second));
     // Its tag is right here, and what comes out is no UTF-8.
     assert_eq!(reason(&first, &spec("ssn"), &token(&id), Bound::default()), DecryptReason::Content);
     assert_eq!(reason(&second, &spec("ssn"), &token(&id), Bound::default()), DecryptReason::UnknownKey);

@@ -30,6 +30,22 @@ where
     }
 }
 
+/// What a command says beside its result, like its errors: no time and no place.
+pub(super) struct Warnings;
+
+impl<S, N> FormatEvent<S, N> for Warnings
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields { format: LogFormat::Text, message: String::new(), rest: String::new() };
+        event.record(&mut fields);
+        let level = if *event.metadata().level() == Level::WARN { "warning: " } else { "" };
+        writeln!(out, "oilskin: {level}{}{}", fields.message, fields.rest)
+    }
+}
+
 fn text(out: &mut Writer<'_>, event: &Event<'_>, fields: &Fields) -> fmt::Result {
     let level = *event.metadata().level();
     SystemTime.format_time(out)?;
