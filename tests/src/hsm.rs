@@ -11,7 +11,7 @@ use crate::tools;
 pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
 /// The user's PIN of every token here.
-pub const PIN: &str = "482915";
+pub const PIN: &str = "ahoy-482915";
 
 /// A folder with tokens, a PIN's file and a key store.
 #[derive(Debug)]

@@ -124,7 +124,7 @@ fn two_roots_of_one_module_share_it_and_both_are_needed_where_all_are() {
 fn a_wrong_pin_is_tried_once_and_again_when_its_file_has_another() {
     let (hsm, upstream) = (made(), Upstream::echo());
     let before = hsm.calls("C_Login", "");
-    hsm.write_pin("999999");
+    hsm.write_pin("wrong-999999");
     let process = start(&hsm, &upstream);
     process.logged(|line| line.contains("the token has refused the PIN") || line.contains("the token refused the PIN"));
     // Long enough for several refreshes, each of three attempts.
@@ -135,14 +135,14 @@ fn a_wrong_pin_is_tried_once_and_again_when_its_file_has_another() {
     assert_eq!(json(process.health, "GET", "/ready", "").status(), 503);
     assert_eq!(json(process.address(), "POST", "/", r#"{"ssn":"1"}"#).code(), "key_unavailable");
     // Written again, but the same.
-    hsm.write_pin("999999");
+    hsm.write_pin("wrong-999999");
     tools::pause(Duration::from_secs(6));
     assert_eq!(hsm.calls("C_Login", "") - before, 1, "the same PIN again is the same PIN");
     hsm.write_pin(PIN);
     tools::until("keys", || serves(&process).then_some(()));
     assert_eq!(hsm.calls("C_Login", "") - before, 2);
     let log = process.log().join("\n");
-    assert!(!log.contains("999999") && !log.contains(PIN), "{log}");
+    assert!(!log.contains("wrong-999999") && !log.contains(PIN), "{log}");
 }
 
 #[test]

@@ -230,9 +230,9 @@ fn without_a_login_it_lists_tokens_and_a_wrong_pin_is_tried_once() {
     let pin_file = pin(&hsm);
     let (code, _, said) = probe(&hsm, &fault, &["--pin-file", &pin_file]);
     assert!(code == Some(1) && said.contains("--token LABEL"), "{said}");
-    hsm.write_pin("000000");
+    hsm.write_pin("wrong-000000");
     let (code, _, said) = probe(&hsm, &fault, &["--token", "oil", "--pin-file", &pin_file]);
-    assert!(code == Some(1) && said.contains("refused the PIN") && !said.contains("000000"), "{said}");
+    assert!(code == Some(1) && said.contains("refused the PIN") && !said.contains("wrong-000000"), "{said}");
     assert_eq!(hsm.calls("C_Login", ""), 1);
     let (code, _, said) = probe(&hsm, Path::new("/etc/hostname"), &[]);
     assert!(code == Some(1) && said.contains("cannot be loaded"), "{said}");
