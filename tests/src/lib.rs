@@ -32,6 +32,7 @@ pub mod sds;
 pub mod secured;
 pub mod spiffe;
 pub mod tools;
+pub mod transit;
 pub mod upstream;
 pub mod vault;
 pub mod wiretap;

@@ -35,6 +35,12 @@ impl Vault {
         vault
     }
 
+    /// Mounts transit and makes a key in it, of a type or derived: `type=aes256-gcm96`, `derived=true`.
+    pub fn transit_with(&self, key: &str, kind: &str) {
+        self.bao(&["secrets", "enable", "transit"]);
+        self.bao(&["write", "-f", &format!("transit/keys/{key}"), kind]);
+    }
+
     /// One that was not started yet, with listeners and whatever else its configuration needs.
     fn configured(authority: &Authority, more: impl FnOnce(&Self) -> String) -> Self {
         let vault = Self { child: None, folder: tempfile::tempdir().unwrap(), address: free_port(), tls: free_port() };

@@ -47,8 +47,7 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
     let authority = Authority::new();
     authority.issue("server", &Wish::default());
     let mut vault = Durable::start(&authority);
-    vault.bao(&["secrets", "enable", "transit"]);
-    vault.bao(&["write", "-f", "transit/keys/pii", "derived=true"]);
+    vault.transit_with("pii", "derived=true");
     let origin = Origin::start(&folder)?;
     let (proxy, running) = sidecar(&folder, "outages", origin.address(), Some((&vault, FIELDS)))?;
     let (replies, over) = (Replies::default(), AtomicBool::new(false));

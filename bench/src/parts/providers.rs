@@ -33,8 +33,7 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
     let authority = Authority::new();
     authority.issue("server", &Wish::default());
     let vault = Vault::start(&authority);
-    vault.bao(&["secrets", "enable", "transit"]);
-    vault.bao(&["write", "-f", "transit/keys/root", "type=aes256-gcm96"]);
+    vault.transit_with("root", "type=aes256-gcm96");
     let aws = Aws::moto();
     let var = |name: &str, value: String| (name.to_owned(), value);
     let root = |uri: String| var("OILSKIN_ROOT_KEY", uri);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use oilskin_tests::certificates::{Authority, Wish};
+use oilskin_tests::transit::Bench;
 use oilskin_tests::vault::{ROOT, Vault};
 
 use super::{Found, Plan};
@@ -31,16 +31,13 @@ const LONELY: usize = 200;
 
 pub(super) fn run(plan: &Plan) -> Result<Found> {
     let folder = plan.folder("transit")?;
-    let authority = Authority::new();
-    authority.issue("server", &Wish::default());
-    let vault = Vault::start(&authority);
-    vault.bao(&["secrets", "enable", "transit"]);
-    vault.bao(&["write", "-f", "transit/keys/pii", "derived=true"]);
+    let bench = Bench::new();
+    let vault = &bench.vault;
     let origin = Origin::start(&folder)?;
-    let (three, _three) = sidecar(&folder, "three", origin.address(), Some((&vault, FIELDS)))?;
-    let (many, _many) = sidecar(&folder, "many", origin.address(), Some((&vault, "$.list[*] context=list")))?;
+    let (three, _three) = sidecar(&folder, "three", origin.address(), Some((vault, FIELDS)))?;
+    let (many, _many) = sidecar(&folder, "many", origin.address(), Some((vault, "$.list[*] context=list")))?;
     let (pass, _pass) = sidecar(&folder, "pass", origin.address(), None)?;
-    let mut rows = crowd(plan, &folder, &vault, three)?;
+    let mut rows = crowd(plan, &folder, vault, three)?;
     let direct = vault.address();
     let value = "a value of a field ".repeat(6);
     let large = format!("{{\"list\":[{}]}}", vec![format!("\"{value}\""); MANY].join(","));

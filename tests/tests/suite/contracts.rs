@@ -84,8 +84,7 @@ fn a_token_keeps_the_contract_of_roots() {
 #[test]
 fn vault_keeps_the_contract_of_roots() {
     let (keys, (vault, _authority)) = (Keys::empty(), bao());
-    vault.bao(&["secrets", "enable", "transit"]);
-    vault.bao(&["write", "-f", "transit/keys/root", "type=aes256-gcm96"]);
+    vault.transit_with("root", "type=aes256-gcm96");
     let command = || {
         let mut command = quick(&keys);
         command.env("OILSKIN_ROOT_KEY", "vault:transit/keys/root");

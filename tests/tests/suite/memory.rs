@@ -134,8 +134,7 @@ fn a_client_of_vault_s_leaves_no_copy_of_a_key() {
     let authority = Authority::new();
     authority.issue("server", &Wish::default());
     let vault = Vault::start(&authority);
-    vault.bao(&["secrets", "enable", "transit"]);
-    vault.bao(&["write", "-f", "transit/keys/root", "type=aes256-gcm96"]);
+    vault.transit_with("root", "type=aes256-gcm96");
     under_another_root(&keys, "vault:transit/keys/root", |command| {
         command.env("VAULT_ADDR", vault.url()).env("VAULT_TOKEN", ROOT);
     });

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::client::json;
 use oilskin_tests::keys::Keys;
 use oilskin_tests::process::{self, Process};
-use oilskin_tests::vault::{ROOT, Vault};
+use oilskin_tests::transit::{Bench, PII, calls, is_ready, reason, sent, text, without_keys};
+use oilskin_tests::vault::ROOT;
 use oilskin_tests::{Client, Message, Upstream, tools};
 use serde_json::{Value, json};
-
-pub(crate) const PII: &str = "vault:transit/keys/pii";
 
 /// What a sidecar needs, and no more.
 const POLICY: &str = r#"
@@ -22,95 +20,11 @@ path "transit/encrypt/pii" { capabilities = ["update"] }
 path "transit/decrypt/pii" { capabilities = ["update"] }
 "#;
 
-pub(crate) struct Bench {
-    pub(crate) vault: Vault,
-    authority: Authority,
-}
-
-impl Bench {
-    pub(crate) fn new() -> Self {
-        let authority = Authority::new();
-        authority.issue("server", &Wish::default());
-        let vault = Vault::start(&authority);
-        vault.bao(&["secrets", "enable", "transit"]);
-        vault.bao(&["write", "-f", "transit/keys/pii", "derived=true"]);
-        Self { vault, authority }
-    }
-
-    /// Who issued its certificate, and whom its clients need one of.
-    pub(crate) fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
-    pub(crate) fn start(&self, vars: &[(&str, &str)]) -> Process {
-        let process = self.begin(vars);
-        tools::until("a key that can be used", || is_ready(&process).then_some(()));
-        process
-    }
-
-    /// The same, which may never be ready.
-    pub(crate) fn begin(&self, vars: &[(&str, &str)]) -> Process {
-        let mut command = without_keys();
-        command.env("VAULT_ADDR", self.vault.url()).env("VAULT_TOKEN", ROOT);
-        Process::start_as(command, vars)
-    }
-
-    /// All of the fields `$.ssn` and `$.list[*]`.
-    pub(crate) fn before(&self, upstream: &Upstream) -> Process {
-        self.start(&[
-            ("OILSKIN_UPSTREAM", &upstream.url()),
-            ("OILSKIN_FIELDS", "$.ssn, $.list[*] context=list"),
-            ("OILSKIN_BACKEND", PII),
-        ])
-    }
-
-    pub(crate) fn document(&self, upstream: &Upstream, fields: &str) -> String {
-        format!(
-            "listeners: [{{name: out, bind: \"127.0.0.1:0\"}}]\nupstreams: {{a: {{url: \"{}\"}}}}\n\
-             routes: [{{name: r, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: a, tenant: {{header: x-tenant}}, fields: [{fields}]}}]\n",
-            upstream.url()
-        )
-    }
-}
-
 fn lp(parts: &[&str]) -> Vec<u8> {
     parts
         .iter()
         .flat_map(|part| [&u32::try_from(part.len()).unwrap().to_be_bytes()[..], part.as_bytes()].concat())
         .collect()
-}
-
-pub(crate) fn is_ready(process: &Process) -> bool {
-    json(process.health, "GET", "/ready", "").status() == 200
-}
-
-/// The program with no keys of its own.
-pub(crate) fn without_keys() -> std::process::Command {
-    let mut command = process::command(&Keys::new());
-    command.env_remove("OILSKIN_ROOT_KEY").env_remove("OILSKIN_KEY_STORE");
-    command
-}
-
-/// What the upstream was sent last.
-pub(crate) fn sent(upstream: &Upstream) -> Value {
-    serde_json::from_slice(&upstream.seen().last().unwrap().body).unwrap()
-}
-
-pub(crate) fn text<'v>(value: &'v Value, name: &str) -> &'v str {
-    value[name].as_str().unwrap()
-}
-
-/// Calls of that operation that went well.
-fn calls(process: &Process, operation: &str) -> u64 {
-    let page = process.metrics_page();
-    let mut lines = page.lines().filter(|line| line.starts_with("oilskin_provider_requests_total{"));
-    let wanted = [format!("op=\"{operation}\""), "result=\"ok\"".to_owned()];
-    let line = lines.find(|line| wanted.iter().all(|label| line.contains(label)));
-    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-}
-
-pub(crate) fn reason(process: &Process, code: &str) -> String {
-    process.logged(|line| line.contains(&format!("\"{code}\"")))
 }
 
 #[test]
@@ -438,8 +352,7 @@ fn a_vault_that_is_sealed_or_gone_refuses_cleanly_and_comes_back() {
     assert_eq!((ask().status(), upstream.seen().len()), (503, before), "nothing passes in clear text");
     assert_eq!(json(process.health, "GET", "/live", "").status(), 200);
     bench.vault.up();
-    bench.vault.bao(&["secrets", "enable", "transit"]);
-    bench.vault.bao(&["write", "-f", "transit/keys/pii", "derived=true"]);
+    bench.vault.transit_with("pii", "derived=true");
     tools::until("Vault again", || (ask().status() == 200).then_some(()));
 }
 

@@ -4,11 +4,10 @@ use std::process::{Command, Stdio};
 
 use oilskin_tests::client::json;
 use oilskin_tests::keys::Keys;
+use oilskin_tests::transit::{Bench, PII, is_ready, sent, text, without_keys};
 use oilskin_tests::vault::ROOT;
 use oilskin_tests::{Client, Upstream, process, tools};
 use serde_json::{Value, json};
-
-use crate::transit::{Bench, PII, is_ready, sent, text, without_keys};
 
 /// A record's token, written through a sidecar with these rules.
 fn written(bench: &Bench, fields: &str, keys: &Keys, body: &str) -> Value {

@@ -9,10 +9,9 @@ use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::client::json;
 use oilskin_tests::hostile::{Hostile, Mood};
 use oilskin_tests::process::Process;
+use oilskin_tests::transit::{Bench, PII, is_ready, without_keys};
 use oilskin_tests::vault::{Durable, ROOT};
 use oilskin_tests::{Client, Nginx, Upstream, tools};
-
-use crate::transit::{Bench, PII, is_ready, without_keys};
 
 /// Longer than a message ever waits for Vault, and shorter than what hangs here.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -174,8 +173,7 @@ fn a_standby_decrypts_from_after_what_was_written_and_is_not_missed() {
     let authority = Authority::new();
     authority.issue("server", &Wish::default());
     let active = Durable::start(&authority);
-    active.bao(&["secrets", "enable", "transit"]);
-    active.bao(&["write", "-f", "transit/keys/pii", "derived=true"]);
+    active.transit_with("pii", "derived=true");
     let mut standby = active.standby(&authority);
     let (first, second) = (Nginx::before(active.address()), Nginx::before(standby.address()));
     let upstream = Upstream::echo();
@@ -207,8 +205,7 @@ fn killed_again_and_again(seconds: u64) {
     let authority = Authority::new();
     authority.issue("server", &Wish::default());
     let mut vault = Durable::start(&authority);
-    vault.bao(&["secrets", "enable", "transit"]);
-    vault.bao(&["write", "-f", "transit/keys/pii", "derived=true"]);
+    vault.transit_with("pii", "derived=true");
     let upstream = Upstream::echo();
     let process = sidecar(&vault.url(), &upstream);
     tools::until("ready", || is_ready(&process).then_some(()));

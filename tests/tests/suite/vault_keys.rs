@@ -48,8 +48,7 @@ impl Bench<Durable> {
 
 impl<V: Borrow<Vault>> Bench<V> {
     fn of(vault: V, authority: Authority) -> Self {
-        vault.borrow().bao(&["secrets", "enable", "transit"]);
-        vault.borrow().bao(&["write", "-f", "transit/keys/root", "type=aes256-gcm96"]);
+        vault.borrow().transit_with("root", "type=aes256-gcm96");
         Self { vault, keys: Keys::new(), authority }
     }
 
