@@ -213,20 +213,21 @@ impl Rewriting {
             return Err(self.stalled(Stall::Slow));
         }
         self.decide(data);
-        match &mut self.machine {
-            Machine::Rewrite(rewriter, engine) => {
-                // Tokens are longer than what they replace; room for a few at once instead of by turns.
-                self.out.reserve(data.len() + data.len() / 2 + 256);
-                let taken = engine.push(rewriter, data, &mut self.out)?;
-                self.waiting = engine.waiting().map(|waiting| Box::pin(waiting) as _);
-                self.rest = data.get(taken..).unwrap_or_default().to_vec();
-                Ok(())
-            }
-            Machine::Copy | Machine::Undecided(..) => {
-                self.out.extend_from_slice(data);
-                Ok(())
-            }
-        }
+        self.push(data)
+    }
+
+    /// Pushes what was read, and keeps what is not taken yet because fields wait.
+    fn push(&mut self, data: &[u8]) -> Result<(), Failure> {
+        let Machine::Rewrite(rewriter, engine) = &mut self.machine else {
+            self.out.extend_from_slice(data);
+            return Ok(());
+        };
+        // Tokens are longer than what they replace; room for a few at once instead of by turns.
+        self.out.reserve(data.len() + data.len() / 2 + 256);
+        let taken = engine.push(rewriter, data, &mut self.out)?;
+        self.waiting = engine.waiting().map(|waiting| Box::pin(waiting) as _);
+        self.rest = data.get(taken..).unwrap_or_default().to_vec();
+        Ok(())
     }
 
     /// Without a content type, a body that begins with `{` or `[` is read as JSON.
@@ -252,12 +253,8 @@ impl Rewriting {
     }
 
     fn push_rest(&mut self) -> Result<(), Failure> {
-        let Machine::Rewrite(rewriter, engine) = &mut self.machine else { return Ok(()) };
         let rest = std::mem::take(&mut self.rest);
-        let taken = engine.push(rewriter, &rest, &mut self.out)?;
-        self.waiting = engine.waiting().map(|waiting| Box::pin(waiting) as _);
-        self.rest = rest.get(taken..).unwrap_or_default().to_vec();
-        Ok(())
+        self.push(&rest)
     }
 
     /// Puts answers of Vault's into the message. Ready with whether there were any; pending where nothing else can be done before the
