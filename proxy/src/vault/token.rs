@@ -1,6 +1,7 @@
 //! A token's life: renewed at two thirds of it, come by anew where that cannot be or was denied, given back at the end.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +104,10 @@ impl Token {
 /// What happened to a token that is held.
 enum Event {
     Due,
+    /// Something, for longer than one is patient.
     Denied,
+    /// Before its time.
+    Ended,
     Wanted,
     Replaced,
 }
@@ -241,19 +245,26 @@ impl Keeper {
                         return;
                     }
                 }
-                Event::Denied => {
-                    tracing::warn!(
-                        target: "oilskin::vault",
-                        vault = self.vault.shown(),
-                        reason = "denied",
-                        "something was denied, so the token is come by anew: it may have been revoked"
-                    );
+                event @ (Event::Denied | Event::Ended) => {
+                    let why = match event {
+                        Event::Ended => "Vault does not know the token any more, so another is come by: it was revoked",
+                        _ => "something was denied, so the token is come by anew: another may be allowed more",
+                    };
+                    tracing::warn!(target: "oilskin::vault", vault = self.vault.shown(), reason = "denied", "{why}");
                     self.patience = (self.patience * 2).min(PATIENCE);
                     return;
                 }
                 Event::Due | Event::Wanted | Event::Replaced => return,
             }
             self.patience = FRESH;
+        }
+    }
+
+    /// Whether Vault says so; where it says nothing, it has not.
+    async fn has_ended(&self, token: &Token) -> bool {
+        match self.caller.client_with(token.text()) {
+            Ok(client) => self.caller.has_ended(&client).await == Some(true),
+            Err(_) => false,
         }
     }
 
@@ -267,14 +278,20 @@ impl Keeper {
         };
         let denied = async {
             self.vault.denied.notified().await;
-            // One that has ended is no use to anyone; one that lives may get more by another login, but not with each denial.
-            let has_ended = match self.caller.client_with(token.text()) {
-                Ok(client) => self.caller.has_ended(&client).await,
-                Err(_) => None,
-            };
-            if has_ended != Some(true) {
-                sleep_until(token.since + self.patience).await;
+            let mut patience = pin!(sleep_until(token.since + self.patience));
+            // One that has ended is no use to anyone; one that lives may get more by another login, but not with each denial. It may still end
+            // while it is borne with.
+            while !self.has_ended(token).await {
+                let again = async {
+                    sleep(FRESH).await;
+                    self.vault.denied.notified().await;
+                };
+                tokio::select! {
+                    () = &mut patience => return Event::Denied,
+                    () = again => {}
+                }
             }
+            Event::Ended
         };
         // Keys hang on it: patience with denials must not make them outlive their policy.
         let wanted = async {
@@ -283,7 +300,7 @@ impl Keeper {
         };
         tokio::select! {
             () = due => Event::Due,
-            () = denied => Event::Denied,
+            event = denied => event,
             () = wanted => Event::Wanted,
             () = replaced(self.vault.token_file(), read) => Event::Replaced,
         }

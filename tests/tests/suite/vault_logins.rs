@@ -5,14 +5,13 @@ use std::process::Command;
 
 use oilskin_tests::client::json;
 use oilskin_tests::process::Process;
+use oilskin_tests::transit::{Bench, PII, calls, is_ready, without_keys};
 use oilskin_tests::upstream::respond;
 use oilskin_tests::{Upstream, tools};
 use serde_json::{Value, json};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use crate::transit::{Bench, PII, is_ready, without_keys};
 
 const POLICY: &str = r#"
 path "transit/keys/pii"    { capabilities = ["read"] }
@@ -202,4 +201,40 @@ fn a_token_that_was_made_for_us_is_given_back_at_the_end() {
     assert_eq!(process.ended(), Some(0));
     assert_eq!(tokens(), before - 1);
     assert!(Path::new(&secret).exists());
+}
+
+/// What it is denied, it is not to have, and is borne with; yet it may be taken away meanwhile.
+#[test]
+fn a_token_that_is_revoked_while_denials_are_borne_with_is_replaced_at_once() {
+    const NO_DECRYPTION: &str = r#"
+path "transit/keys/pii"    { capabilities = ["read"] }
+path "transit/encrypt/pii" { capabilities = ["update"] }
+"#;
+    let (bench, upstream) = (Bench::new(), Upstream::echo());
+    let role = bench.vault.app_role(NO_DECRYPTION, "1h", "2h");
+    let secret = bench.vault.path("secret_id");
+    let mut command = without_keys();
+    command.env("VAULT_ADDR", bench.vault.url()).env("OILSKIN_VAULT_AUTH", "approle");
+    command.env("OILSKIN_VAULT_ROLE_ID", role).env("OILSKIN_VAULT_SECRET_ID_FILE", secret);
+    let process = start(command, &upstream, &[]);
+    tools::until("ready", || is_ready(&process).then_some(()));
+    let post = || json(process.address(), "POST", "/", r#"{"ssn":"123"}"#).status();
+    let looked = || calls(&process, "lookup");
+    // Written, and not read back.
+    let denied = || {
+        let before = looked();
+        assert_eq!(post(), 503);
+        tools::until("Vault to say that the token lives", || (looked() > before).then_some(()));
+    };
+    denied();
+    process.logged(|line| line.contains("something was denied"));
+    tools::until("the second token", || (calls(&process, "login") == 2).then_some(()));
+    denied();
+    let seen = upstream.seen().len();
+    bench.vault.bao(&["token", "revoke", "-mode=path", "auth/approle"]);
+    tools::until("the third token", || {
+        post();
+        (upstream.seen().len() > seen).then_some(())
+    });
+    process.logged(|line| line.contains("does not know the token any more"));
 }
