@@ -5,7 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use oilskin_config::{Limits, Protocol, Target};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::Body;
@@ -22,7 +21,7 @@ use crate::names::Names;
 use crate::snapshot::Upstream;
 use crate::stream::Stream;
 use crate::telemetry::{ConnectionGuard, Handshake, Metrics, Peer};
-use crate::tls::{Client, Secured, Wide, has_ended, reason, settled};
+use crate::tls::{Client, Secured, Wide, reason, settled};
 
 /// Bytes hyper may buffer of one connection.
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
@@ -103,27 +102,16 @@ async fn secure(
     tcp: TcpStream,
     metrics: &Metrics,
 ) -> io::Result<TlsStream<Wide>> {
-    let Some(current) = tls.now() else {
-        metrics.handshake(Peer::Upstream, &Handshake { outcome: "not_ready", ..Handshake::default() });
-        return Err(io::Error::new(io::ErrorKind::NotConnected, "no certificates or authorities are there yet"));
-    };
-    let connector = TlsConnector::from(Arc::clone(&current.state.config));
-    match connector.connect(tls.name.clone(), Wide::new(tcp)).await {
-        Ok(stream) => {
+    match tls.shake_hands(tcp).await {
+        Ok((stream, current)) => {
             let connection = stream.get_ref().1;
-            let done = settled(connection);
-            let chain = connection.peer_certificates().unwrap_or_default();
-            if has_ended(connection) && !current.state.peers.still_trusts(chain, &tls.name, SystemTime::now()) {
-                metrics.handshake(Peer::Upstream, &Handshake { outcome: "expired", ..done });
-                let expired = rustls::Error::from(rustls::CertificateError::Expired);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, expired));
-            }
-            metrics.handshake(Peer::Upstream, &done);
+            metrics.handshake(Peer::Upstream, &settled(connection));
             state.secure(Secured::upstream(tls, &current, connection));
             Ok(stream)
         }
         Err(error) => {
-            metrics.handshake(Peer::Upstream, &Handshake { outcome: reason(&error), ..Handshake::default() });
+            let outcome = if error.kind() == io::ErrorKind::NotConnected { "not_ready" } else { reason(&error) };
+            metrics.handshake(Peer::Upstream, &Handshake { outcome, ..Handshake::default() });
             Err(error)
         }
     }

@@ -70,6 +70,15 @@ impl Names {
     }
 }
 
+/// Connects to a name that is looked up each time: for who connects seldom.
+///
+/// # Errors
+/// The resolver's, or the last connection's. The caller sets the deadline.
+#[cfg(feature = "vault")]
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    first(&interleaved(tokio::net::lookup_host((host, port)).await?.collect())).await
+}
+
 /// Families by turns, starting with the one the resolver put first (RFC 8305, section 4).
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);

@@ -58,7 +58,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-pub(crate) use accept::{Judged, Secured, Verdict, accept, has_ended, reason, settled};
+pub(crate) use accept::{Judged, Secured, Verdict, accept, reason, settled};
 pub use examined::examined;
 #[cfg(feature = "vault")]
 pub(crate) use files::{Mark, mark};

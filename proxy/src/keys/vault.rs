@@ -72,25 +72,19 @@ fn usual(error: &Error) -> (Fault, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use rustify::errors::ClientError;
-
     use super::usual;
     use crate::keys::Fault;
     use crate::vault::Error;
 
     #[test]
     fn only_vault_s_own_denial_is_one() {
-        let answer = |code, said: &str| -> Error {
-            let content = Some(format!("{{\"errors\":[\"{said}\"]}}"));
-            ClientError::ServerResponseError { code, content }.into()
-        };
+        let answer = |code, said: &str| Error::answered(code, format!("{{\"errors\":[\"{said}\"]}}").as_bytes());
         let means = |error: &Error| usual(error).0;
         assert_eq!(means(&answer(403, "permission denied")), Fault::Denied);
         for code in [301, 302, 307, 401, 407, 408, 412, 425, 429, 472, 473, 500, 502, 503, 504] {
             assert_eq!(means(&answer(code, "")), Fault::Unreachable, "{code}");
         }
-        let page: Error = ClientError::ServerResponseError { code: 403, content: Some("<html>".to_owned()) }.into();
-        assert_eq!(means(&page), Fault::Unreachable);
+        assert_eq!(means(&Error::answered(403, b"<html>")), Fault::Unreachable);
         assert_eq!(means(&answer(404, "")), Fault::Missing);
         for (code, said) in [(404, "no handler for route x. route entry not found."), (405, ""), (400, ""), (418, "")] {
             assert_eq!(means(&answer(code, said)), Fault::Wrong, "{code}");

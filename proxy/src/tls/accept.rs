@@ -13,8 +13,8 @@ use rustls::{
     PeerIncompatible, ProtocolVersion,
 };
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
 use super::configs::Spoken;
 use super::forwarded;
@@ -168,9 +168,32 @@ pub(crate) async fn accept(
     Ok((Box::new(stream), secured, done))
 }
 
+impl Client {
+    /// Shakes hands with whom it is for. Returns the state that this was done under, too.
+    ///
+    /// # Errors
+    /// What the TLS library or the system says; `NotConnected` where there are no certificates or authorities yet.
+    pub(crate) async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+    ) -> io::Result<(client::TlsStream<Wide>, Arc<Generation<Spoken>>)> {
+        let Some(current) = self.now() else {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "no certificates or authorities are there yet"));
+        };
+        let connector = TlsConnector::from(Arc::clone(&current.state.config));
+        let stream = connector.connect(self.name.clone(), Wide::new(tcp)).await?;
+        let connection = stream.get_ref().1;
+        let chain = connection.peer_certificates().unwrap_or_default();
+        if has_ended(connection) && !current.state.peers.still_trusts(chain, &self.name, SystemTime::now()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, Error::from(CertificateError::Expired)));
+        }
+        Ok((stream, current))
+    }
+}
+
 /// Whether a certificate of the other side has ended, so that its judge is to be asked again: a resumed session brings the chain of its
 /// first handshake, which nobody has looked at since. It need not matter: some send old certificates that nothing leads through.
-pub(crate) fn has_ended(connection: &CommonState) -> bool {
+fn has_ended(connection: &CommonState) -> bool {
     let now = SystemTime::now();
     connection.peer_certificates().unwrap_or_default().iter().filter_map(not_after).any(|end| now >= end)
 }

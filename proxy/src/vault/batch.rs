@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use oilskin_config::VaultKey;
 use rustify::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
 use serde::Deserialize;
 use serde_json::Value;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::caller::Does;
 use super::{Caller, Client, Error, Get};
@@ -32,6 +33,12 @@ impl Endpoint for Batch {
 
     fn path(&self) -> String {
         self.path.clone()
+    }
+
+    /// Mounts and names are of letters that need no escaping; the library's own way takes longer than the rest of a call.
+    fn url(&self, base: &str) -> Result<Uri, ClientError> {
+        let invalid = |source| ClientError::UrlBuildError { source };
+        Uri::from_maybe_shared(format!("{base}/{}", self.path)).map_err(invalid)
     }
 
     fn method(&self) -> RequestMethod {
@@ -153,21 +160,13 @@ impl Client {
     /// # Errors
     /// What the answer means, where it is none for each item.
     async fn batch(&self, key: &VaultKey, operation: Operation, items: &[Item]) -> Result<Vec<ItemResult>, Error> {
-        let asked = Batch::new(key, operation, items);
-        match asked.with_middleware(&self.middle).exec(&self.http).await {
-            Ok(answer) => {
-                let body = Zeroizing::new(answer.response.into_body());
-                results(&body, operation, items.len()).ok_or_else(Error::malformed)
-            }
+        let answer = self.answer(&Batch::new(key, operation, items)).await?;
+        let read = || results(&answer.body, operation, items.len());
+        match answer.code {
+            200 => read().ok_or_else(Error::malformed),
             // One item that is wrong makes the whole answer a 400, with the results of all in it.
-            Err(ClientError::ServerResponseError { code: code @ 400..=499, content: Some(mut content) }) => {
-                let read = results(content.as_bytes(), operation, items.len());
-                if read.is_some() {
-                    content.zeroize();
-                }
-                read.ok_or_else(|| ClientError::ServerResponseError { code, content: Some(content) }.into())
-            }
-            Err(error) => Err(error.into()),
+            code @ 400..=499 => read().ok_or_else(|| Error::answered(code, &answer.body)),
+            code => Err(Error::answered(code, &answer.body)),
         }
     }
 }
@@ -194,7 +193,7 @@ impl Caller {
         let asked = async {
             let client = self.client_to(does(operation), FIRST).await?;
             let answer = client.batch(key, operation, items).await;
-            answer.map_err(|error| error.sparing(client.http.seen.spare()))
+            answer.map_err(|error| error.sparing(client.seen.spare()))
         };
         let answer = asked.await;
         self.ended(operation, answer.as_ref().err());

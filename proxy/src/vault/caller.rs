@@ -133,7 +133,7 @@ impl Caller {
             Some(wire) => wire,
             None => wire::Wire::new(&self.vault.settings, way)?,
         };
-        Ok(place.insert(wire).client(&self.vault, way, token))
+        place.insert(wire).client(&self.vault, token)
     }
 
     /// How many addresses there are beside the one that is asked.

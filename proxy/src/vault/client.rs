@@ -1,20 +1,27 @@
-//! The library's requests and answers, over a client that bounds what it reads.
+//! The library's requests and answers, over an HTTP client that bounds what it reads: the library's own reads without bound, and its
+//! errors hold bodies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Request, Response, StatusCode};
+use http::uri::{PathAndQuery, Uri};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
 use memchr::memmem;
 use rustify::Endpoint;
+use rustify::client::HTTP_SUCCESS_CODES;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
-use rustify::errors::ClientError;
 use serde_json::Value;
-use vaultrs::api::{AuthInfo, EndpointMiddleware, EndpointResult};
+use vaultrs::api::{AuthInfo, EndpointResult};
+use zeroize::Zeroizing;
 
 use super::error::Error;
+use super::wire::Http;
 
 /// Longest answer, in bytes: a revocation list of 100,000 entries has about 6 MB as text.
 const MAX_ANSWER: usize = 16 << 20;
@@ -38,14 +45,36 @@ impl Endpoint for Get {
 
 /// Vault with a token, for a few calls.
 pub(crate) struct Client {
-    pub(super) http: Bounded,
-    pub(super) middle: EndpointMiddleware,
+    pub(super) http: Http,
+    /// The URL that all paths stand behind.
+    pub(super) base: Arc<str>,
+    /// None asks as nobody.
+    pub(super) token: Option<HeaderValue>,
+    pub(super) namespace: Option<HeaderValue>,
+    pub(super) seen: Arc<Seen>,
+}
+
+/// An answer as it came. Its body may hold what is secret.
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// # Errors
+    /// What it means, where it is no success.
+    fn good(self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        match HTTP_SUCCESS_CODES.contains(&self.code) {
+            true => Ok(self.body),
+            false => Err(Error::answered(self.code, &self.body)),
+        }
+    }
 }
 
 impl Client {
-    async fn asked<E: Endpoint>(&self, endpoint: E) -> Result<EndpointResult<E::Response>, Error> {
-        let answer = endpoint.with_middleware(&self.middle).exec(&self.http).await?;
-        Ok(answer.wrap()?)
+    async fn asked<E: Endpoint>(&self, endpoint: &E) -> Result<EndpointResult<E::Response>, Error> {
+        let body = self.answer(endpoint).await?.good()?;
+        serde_json::from_slice(&body).map_err(|_| Error::malformed())
     }
 
     /// What an answer's `data` is.
@@ -53,12 +82,12 @@ impl Client {
     /// # Errors
     /// What the answer means.
     pub(crate) async fn data<E: Endpoint>(&self, endpoint: E) -> Result<E::Response, Error> {
-        self.asked(endpoint).await?.data.ok_or_else(Error::malformed)
+        self.asked(&endpoint).await?.data.ok_or_else(Error::malformed)
     }
 
     /// What an answer's `auth` is.
     pub(super) async fn auth<E: Endpoint<Response = ()>>(&self, endpoint: E) -> Result<AuthInfo, Error> {
-        self.asked(endpoint).await?.auth.ok_or_else(Error::malformed)
+        self.asked(&endpoint).await?.auth.ok_or_else(Error::malformed)
     }
 
     /// Whether it was done; there is nothing to read.
@@ -66,16 +95,57 @@ impl Client {
     /// # Errors
     /// What the answer means.
     pub(crate) async fn done<E: Endpoint>(&self, endpoint: E) -> Result<(), Error> {
-        endpoint.with_middleware(&self.middle).exec(&self.http).await?;
-        Ok(())
+        self.answer(&endpoint).await?.good().map(drop)
+    }
+
+    /// The answer, whatever it says.
+    ///
+    /// # Errors
+    /// None came, or it has no end.
+    pub(super) async fn answer<E: Endpoint>(&self, endpoint: &E) -> Result<Answer, Error> {
+        let request = self.request(endpoint)?;
+        let answer = self.http.request(request).await.map_err(|error| Error::unreachable(&error))?;
+        self.seen.read(answer.headers());
+        let status = answer.status();
+        let body = bounded(answer.into_body()).await?;
+        let is_behind = self.seen.is_behind(status, &body);
+        let status = if is_behind { StatusCode::PRECONDITION_FAILED } else { status };
+        Ok(Answer { code: status.as_u16(), body })
+    }
+
+    fn request<E: Endpoint>(&self, endpoint: &E) -> Result<Request<Full<Bytes>>, Error> {
+        let none = || Error::settings("nothing can be asked there in this way");
+        let body = Zeroizing::new(endpoint.body().map_err(|_| none())?.unwrap_or_default());
+        let mut request = Request::new(Full::new(Bytes::from_owner(body)));
+        *request.method_mut() = endpoint.method().into();
+        let uri = endpoint.url(&self.base).map_err(|_| none())?;
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        *request.uri_mut() = Uri::from_maybe_shared(format!("{}/v1{path}", self.base)).map_err(|_| none())?;
+        let headers = request.headers_mut();
+        headers.insert(ASKED, HeaderValue::from_static("true"));
+        let index = self.seen.index.load();
+        for (name, value) in [(TOKEN, &self.token), (NAMESPACE, &self.namespace), (INDEX, &index.as_deref().cloned())] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        Ok(request)
     }
 }
 
-/// An HTTP client that reads no more than a bound.
-pub(super) struct Bounded {
-    pub(super) base: String,
-    pub(super) http: reqwest::Client,
-    pub(super) seen: Arc<Seen>,
+/// A body to its end, if it has one.
+async fn bounded(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let expected = body.size_hint().lower().min(MAX_ANSWER as u64);
+    let mut read = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or_default()));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Error::unreachable(&error))?;
+        let Some(piece) = frame.data_ref() else { continue };
+        if read.len() + piece.len() > MAX_ANSWER {
+            return Err(Error::endless(MAX_ANSWER));
+        }
+        read.extend_from_slice(piece);
+    }
+    Ok(read)
 }
 
 /// What Vault's answers said beside their bodies.
@@ -89,6 +159,11 @@ pub(super) struct Seen {
     /// For how many milliseconds it asks to be spared.
     spare: AtomicU64,
 }
+
+/// Keeps browsers from being tricked into asking; Vault Agent may demand it.
+const ASKED: HeaderName = HeaderName::from_static("x-vault-request");
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 
 /// Which state an answer is of, and a question needs.
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
@@ -126,40 +201,5 @@ impl Seen {
     /// How long it asks to be spared for, told once.
     pub(super) fn spare(&self) -> Option<Duration> {
         Some(self.spare.swap(0, Ordering::Relaxed)).filter(|spare| *spare > 0).map(Duration::from_millis)
-    }
-}
-
-#[tonic::async_trait]
-impl rustify::client::Client for Bounded {
-    async fn send(&self, mut request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, ClientError> {
-        if let Some(index) = &*self.seen.index.load() {
-            request.headers_mut().insert(INDEX, HeaderValue::clone(index));
-        }
-        let ended = |source: anyhow::Error| ClientError::ResponseError { source };
-        let (url, method) = (request.uri().to_string(), request.method().to_string());
-        let request =
-            reqwest::Request::try_from(request).map_err(|source| ClientError::ReqwestBuildError { source })?;
-        let answer = self.http.execute(request).await;
-        let mut answer = answer.map_err(|error| ClientError::RequestError { source: error.into(), url, method })?;
-        self.seen.read(answer.headers());
-        let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await.map_err(|error| ended(error.into()))? {
-            if body.len() + piece.len() > MAX_ANSWER {
-                return Err(ended(anyhow::anyhow!("its answer is longer than {MAX_ANSWER} bytes")));
-            }
-            body.extend_from_slice(&piece);
-        }
-        let status = match self.seen.is_behind(answer.status(), &body) {
-            true => StatusCode::PRECONDITION_FAILED,
-            false => answer.status(),
-        };
-        let mut read = Response::new(body);
-        *read.status_mut() = status;
-        std::mem::swap(read.headers_mut(), answer.headers_mut());
-        Ok(read)
-    }
-
-    fn base(&self) -> &str {
-        &self.base
     }
 }

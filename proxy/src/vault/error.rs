@@ -5,8 +5,6 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "vault")]
-use rustify::errors::ClientError;
-#[cfg(feature = "vault")]
 use serde_json::{Map, Value};
 #[cfg(feature = "vault")]
 use vaultrs::api::EndpointError;
@@ -17,7 +15,7 @@ use crate::said::shortened;
 /// How long a Vault that asks to be spared is, where it does not say for how long.
 const SPARE: Duration = Duration::from_secs(1);
 
-/// Why nothing came of a call. Holds no body and no token: the library's errors hold both, and are dropped here.
+/// Why nothing came of a call. Holds no body and no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Error {
     kind: Kind,
@@ -56,6 +54,36 @@ enum Kind {
 impl Error {
     pub(crate) fn slow(deadline: Duration) -> Self {
         Kind::Slow(deadline).into()
+    }
+
+    /// What an answer means that is no success.
+    #[cfg(feature = "vault")]
+    pub(crate) fn answered(code: u16, body: &[u8]) -> Self {
+        let errors = serde_json::from_slice::<EndpointError>(body).ok();
+        // A deleted secret is answered with JSON that has no errors in it. Whoever takes keys away says so in Vault's words; a
+        // firewall's page is nobody's word.
+        let is_vault_s = match code {
+            403 => errors.is_some(),
+            _ => serde_json::from_slice::<Map<String, Value>>(body).is_ok(),
+        };
+        let kind = match of(code) {
+            Kind::Denied | Kind::Refused(_) if !is_vault_s => Kind::Between(code),
+            kind => kind,
+        };
+        Self { spare: None, kind, said: errors.map(|said| shortened(&said.errors.join("; "))) }
+    }
+
+    /// No answer came, or not all of it. Of the chain only its end is of use: what the system or TLS says.
+    #[cfg(feature = "vault")]
+    pub(super) fn unreachable(error: &(dyn std::error::Error + 'static)) -> Self {
+        let last = std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error);
+        Self { spare: None, kind: Kind::Unreachable, said: Some(shortened(&last.to_string())) }
+    }
+
+    /// An answer that is longer than anything which Vault says.
+    #[cfg(feature = "vault")]
+    pub(super) fn endless(most: usize) -> Self {
+        Self { spare: None, kind: Kind::Unreachable, said: Some(format!("its answer is longer than {most} bytes")) }
     }
 
     pub(crate) fn malformed() -> Self {
@@ -162,38 +190,6 @@ impl From<Kind> for Error {
     }
 }
 
-#[cfg(feature = "vault")]
-impl From<ClientError> for Error {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::ServerResponseError { code, content } => {
-                let content = content.unwrap_or_default();
-                let errors = serde_json::from_str::<EndpointError>(&content).ok();
-                // A deleted secret is answered with JSON that has no errors in it. Whoever takes keys away says so in Vault's words; a
-                // firewall's page is nobody's word.
-                let is_vault_s = match code {
-                    403 => errors.is_some(),
-                    _ => serde_json::from_str::<Map<String, Value>>(&content).is_ok(),
-                };
-                let kind = match of(code) {
-                    Kind::Denied | Kind::Refused(_) if !is_vault_s => Kind::Between(code),
-                    kind => kind,
-                };
-                Self { spare: None, kind, said: errors.map(|said| shortened(&said.errors.join("; "))) }
-            }
-            ClientError::RequestError { source, .. } | ClientError::ResponseError { source } => {
-                // Of the chain only its end is of use: what the system or TLS says.
-                Self {
-                    spare: None,
-                    kind: Kind::Unreachable,
-                    said: source.chain().last().map(|cause| shortened(&cause.to_string())),
-                }
-            }
-            _ => Kind::Malformed.into(),
-        }
-    }
-}
-
 fn of(code: u16) -> Kind {
     match code {
         403 => Kind::Denied,
@@ -235,13 +231,11 @@ impl std::error::Error for Error {}
 
 #[cfg(all(test, feature = "vault"))]
 mod tests {
-    use rustify::errors::ClientError;
-
     use super::Error;
 
     fn answer(code: u16) -> Error {
         let content = format!("{{\"errors\":[\"a\\nb\",\"{}\"]}}", "c".repeat(1000));
-        ClientError::ServerResponseError { code, content: Some(content) }.into()
+        Error::answered(code, content.as_bytes())
     }
 
     #[test]
@@ -269,16 +263,12 @@ mod tests {
 
     #[test]
     fn a_403_that_is_not_vault_s_denies_nothing() {
-        for content in [None, Some(""), Some("<html>Forbidden</html>"), Some("{}"), Some("[]"), Some("{\"errors\":1}")]
-        {
-            let content = content.map(str::to_owned);
-            let error: Error = ClientError::ServerResponseError { code: 403, content }.into();
+        for content in ["", "<html>Forbidden</html>", "{}", "[]", "{\"errors\":1}", "\0"] {
+            let error = Error::answered(403, content.as_bytes());
             assert!(!error.is_denied() && !error.is_answer() && error.reason() == "unreachable", "{error:?}");
             assert!(!error.in_full().contains("html"), "{error:?}");
         }
-        let missing = |text: &str| -> Error {
-            ClientError::ServerResponseError { code: 404, content: Some(text.to_owned()) }.into()
-        };
+        let missing = |text: &str| Error::answered(404, text.as_bytes());
         for vault_s in ["{\"errors\":[]}", "{\"data\":{\"data\":null,\"metadata\":{\"deletion_time\":\"x\"}}}"] {
             assert_eq!(missing(vault_s).refused(), Some(404), "{vault_s}");
         }

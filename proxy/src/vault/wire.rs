@@ -1,19 +1,27 @@
-//! How Vault is reached: HTTP by the library's client, TLS by ours, with the certificates that are held now.
+//! How Vault is reached: HTTP/1.1, and TLS with the certificates that are held now.
 
-use std::net::SocketAddr;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderValue, Uri};
+use http_body_util::Full;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use oilskin_config::{self as config, VaultAddress};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
-use rustls::{ClientConfig, RootCertStore};
-use vaultrs::api::EndpointMiddleware;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tower_service::Service;
 
-use super::client::{Bounded, Client};
+use super::client::Client;
 use super::error::Error;
 use super::{Vault, Way};
-use crate::tls;
+use crate::stream::Stream;
+use crate::{names, tls};
 
 /// Connecting, the TLS handshake in it.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -24,10 +32,14 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Connections that wait for use.
 const IDLE_CONNECTIONS: usize = 8;
 
+/// No proxy of the environment and no redirection: neither another proxy nor a standby's advice must see the token.
+pub(super) type Http = legacy::Client<Road, Full<Bytes>>;
+
 /// Connections to Vault, made under one state of our certificates.
 pub(super) struct Wire {
     number: Option<u64>,
-    http: reqwest::Client,
+    base: Arc<str>,
+    http: Http,
 }
 
 /// The state that connections are made under now.
@@ -37,34 +49,16 @@ pub(super) fn number(tls: Option<&tls::Client>) -> Option<u64> {
 
 impl Wire {
     pub(super) fn new(settings: &config::Vault, way: &Way) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+        let number = number(way.tls.as_deref());
+        if way.tls.is_some() && number.is_none() {
+            return Err(Error::settings("its certificates are not there yet"));
+        }
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .tcp_nodelay(true)
-            // A proxy of the environment, or a standby's advice, must not see the token.
-            .no_proxy()
-            .redirect(Policy::none());
-        let mut number = None;
-        let client = match &way.address {
-            VaultAddress::Unix(path) => {
-                builder = builder.unix_socket(path.as_path());
-                trusting_nobody()?
-            }
-            VaultAddress::Tcp { tls: false, .. } => trusting_nobody()?,
-            VaultAddress::Tcp { host, .. } => {
-                let now = way.tls.as_deref().and_then(tls::Client::now);
-                let now = now.ok_or_else(|| Error::settings("its certificates are not there yet"))?;
-                number = Some(now.number);
-                if settings.tls.server_name.is_some() {
-                    builder = builder.dns_resolver(Elsewhere(host.clone()));
-                }
-                (*now.state.config).clone()
-            }
-        };
-        let builder = builder.tls_backend_preconfigured(client);
-        let http = builder.build().map_err(|error| Error::settings(error.to_string()))?;
-        Ok(Self { number, http })
+            .build(Road { address: way.address.clone(), tls: way.tls.clone() });
+        Ok(Self { number, base: base(settings, &way.address).into(), http })
     }
 
     pub(super) fn is(&self, number: Option<u64>) -> bool {
@@ -72,24 +66,65 @@ impl Wire {
     }
 
     /// With this token; an empty one is none.
-    pub(super) fn client(&self, vault: &Vault, way: &Way, token: &str) -> Client {
-        let settings = &vault.settings;
-        let middle = EndpointMiddleware {
-            token: token.to_owned(),
-            version: "v1".to_owned(),
-            wrap: None,
-            namespace: settings.namespace.clone(),
-        };
-        let (base, seen) = (base(settings, &way.address), Arc::clone(&vault.seen));
-        Client { http: Bounded { base, http: self.http.clone(), seen }, middle }
+    ///
+    /// # Errors
+    /// Token or namespace cannot stand in a header.
+    pub(super) fn client(&self, vault: &Vault, token: &str) -> Result<Client, Error> {
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Error::settings(error.to_string()));
+        let namespace = vault.settings.namespace.as_deref().map(value).transpose()?;
+        let mut token = Some(token).filter(|token| !token.is_empty()).map(value).transpose()?;
+        if let Some(token) = &mut token {
+            token.set_sensitive(true);
+        }
+        let (http, base, seen) = (self.http.clone(), Arc::clone(&self.base), Arc::clone(&vault.seen));
+        Ok(Client { http, base, token, namespace, seen })
     }
 }
 
-/// Even where TLS is never spoken the library wants to know how, and would look for a provider of its own.
-fn trusting_nobody() -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(tls::provider()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| Error::settings(error.to_string()))?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+/// Makes connections to one address.
+#[derive(Clone)]
+pub(super) struct Road {
+    address: VaultAddress,
+    tls: Option<Arc<tls::Client>>,
+}
+
+impl Road {
+    async fn connect(self) -> io::Result<Stream> {
+        let (host, port) = match &self.address {
+            VaultAddress::Unix(path) => return Ok(Stream::Unix(UnixStream::connect(path.as_path()).await?)),
+            VaultAddress::Tcp { host, port, .. } => (host, *port),
+        };
+        let tcp = names::connect(host, port).await?;
+        match &self.tls {
+            None => Ok(Stream::Tcp(tcp)),
+            Some(tls) => Ok(Stream::Tls(Box::new(tls.shake_hands(tcp).await?.0))),
+        }
+    }
+}
+
+impl Service<Uri> for Road {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Where it goes is known: the URI holds the name that the server's certificate must carry.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connecting = self.clone().connect();
+        Box::pin(async {
+            let connected = timeout(CONNECT, connecting).await;
+            Ok(TokioIo::new(connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?))
+        })
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
 }
 
 /// The URL that all paths stand behind.
@@ -100,24 +135,10 @@ pub(super) fn base(settings: &config::Vault, address: &VaultAddress) -> String {
         VaultAddress::Tcp { tls, host, port } => {
             let (scheme, host) = match tls {
                 false => ("http", host.as_str()),
-                // The name that the certificate must carry; it is resolved as the host.
+                // The name that the certificate must carry.
                 true => ("https", settings.tls.server_name.as_deref().unwrap_or(host)),
             };
             format!("{scheme}://{}:{port}", bracketed(host))
         }
-    }
-}
-
-/// Resolves every name as this host.
-struct Elsewhere(String);
-
-impl Resolve for Elsewhere {
-    fn resolve(&self, _: Name) -> Resolving {
-        let host = self.0.clone();
-        Box::pin(async move {
-            // The connection's own port stands for 0.
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
     }
 }
