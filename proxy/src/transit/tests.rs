@@ -38,19 +38,35 @@ struct Fake {
     most_at_once: Cell<usize>,
 }
 
+/// A call that has begun; it may be given up at any time.
+struct UnderWay<'a>(&'a Fake);
+
+impl<'a> UnderWay<'a> {
+    fn new(fake: &'a Fake) -> Self {
+        fake.at_once.set(fake.at_once.get() + 1);
+        fake.most_at_once.set(fake.most_at_once.get().max(fake.at_once.get()));
+        Self(fake)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.at_once.set(self.0.at_once.get() - 1);
+    }
+}
+
 /// Makes of `a` what only the item `a` can become; texts that hold `bad` fail by themselves.
 fn answer(item: &Item) -> ItemResult {
-    match item.text.contains("bad") {
-        true => Err("vault_tag"),
-        false => Ok(format!("<{}>", *item.text).into()),
+    match std::str::from_utf8(&item.text).unwrap() {
+        text if text.contains("bad") => Err("vault_tag"),
+        text => Ok(format!("<{text}>").into()),
     }
 }
 
 impl Service for Rc<Fake> {
     async fn call(&self, _: &VaultKey, _: Operation, items: &[Item]) -> Result<Vec<ItemResult>, Error> {
         self.calls.set(self.calls.get() + 1);
-        self.at_once.set(self.at_once.get() + 1);
-        self.most_at_once.set(self.most_at_once.get().max(self.at_once.get()));
+        let under_way = UnderWay::new(self);
         let turn = self.turns.borrow_mut().pop().unwrap_or(Turn::Well);
         sleep(match turn {
             Turn::Late => Duration::from_millis(20),
@@ -58,7 +74,7 @@ impl Service for Rc<Fake> {
             _ => Duration::from_millis(1),
         })
         .await;
-        self.at_once.set(self.at_once.get() - 1);
+        drop(under_way);
         let strings: usize = items.iter().map(Item::strings).sum();
         match turn {
             Turn::Unreachable => return Err(Error::of_code(599)),
@@ -76,7 +92,7 @@ impl Service for Rc<Fake> {
 }
 
 fn item(text: String) -> Item {
-    Item { text: text.into(), context: String::new(), associated: None, version: None }
+    Item { text: text.into_bytes().into(), context: "".into(), associated: None, version: None }
 }
 
 /// What one message gets, in the order of its tickets.
@@ -101,7 +117,7 @@ async fn asked(
         let (ticket, outcome) = poll_fn(|cx| mailbox.poll(cx)).await;
         let slot = &mut got[usize::try_from(ticket).unwrap()];
         assert!(slot.is_none(), "one answer each");
-        *slot = Some(outcome.map(|text| text.to_string()));
+        *slot = Some(outcome.map(|text| String::from_utf8(text.to_vec()).unwrap()));
     }
     assert!(poll_fn(|cx| Poll::Ready(mailbox.poll(cx).is_pending())).await, "and no more");
     got.into_iter().map(Option::unwrap).collect()
