@@ -19,6 +19,7 @@ mod sodium;
 mod spec;
 mod store;
 mod text;
+mod wiped;
 
 pub use error::{DecryptReason, Error};
 pub use frame::Frame;
@@ -31,3 +32,4 @@ pub use root::FileRoot;
 pub use slab::{DEFAULT_BYTES, Key, Slab};
 pub use spec::{Bound, FieldSpec, Value};
 pub use store::FileStore;
+pub use wiped::Wiped;

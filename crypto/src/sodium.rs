@@ -124,6 +124,12 @@ pub(crate) fn blake2b(key: &[u8; KEY], parts: &[&[u8]], out: &mut [u8; KEY]) {
     }
 }
 
+/// Writes zeros, whoever reads them.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    // SAFETY: the slice is ours to write.
+    unsafe { ffi::sodium_memzero(bytes.as_mut_ptr().cast(), bytes.len()) };
+}
+
 /// libsodium's own XChaCha20-Poly1305, not in place: for sealing keys, and the function that the fast path is held against.
 pub(crate) fn xchacha_encrypt(key: &[u8; KEY], nonce: &[u8; 24], aad: &[u8], message: &[u8]) -> Vec<u8> {
     init();

@@ -74,6 +74,7 @@ impl Engine {
                 messages: Vec::new(),
                 tenanted: Vec::new(),
                 text: Vec::new(),
+                value: Vec::new(),
                 patience,
                 late: Vec::new(),
                 tally: Tally::default(),
@@ -200,7 +201,8 @@ impl Engine {
             Action::Field(field) => Some(&**field),
             _ => None,
         };
-        let mut value = Vec::new();
+        let mut value = std::mem::take(&mut self.work.value);
+        value.clear();
         let calls = self.work.calls.as_mut().ok_or_else(|| Failure::new(Code::KeyUnavailable, "vault"))?;
         let came = calls.came(hole, outcome, rule_of, &mut value);
         let (at, raw, outcome) = match came.map_err(|refused| Failure::new(refused.0, refused.1))? {
@@ -228,7 +230,9 @@ impl Engine {
             Answer::Keep | Answer::Later => Replacement::Bytes(&raw),
             Answer::Dropped => Replacement::Dropped,
         };
-        rewriter.answer(HoleId(hole), replacement, out).map_err(|error| self.told(error))
+        let answered = rewriter.answer(HoleId(hole), replacement, out);
+        self.work.value = value;
+        answered.map_err(|error| self.told(error))
     }
 
     /// Ends the document.

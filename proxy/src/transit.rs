@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use oilskin_config::VaultKey;
-use oilskin_crypto::Remembered;
-use zeroize::Zeroizing;
+use oilskin_crypto::{Remembered, Wiped};
 
 #[cfg(feature = "vault")]
 pub(crate) use key::About;
@@ -58,9 +58,9 @@ impl Operation {
 /// One field of a call. Plaintext and what it is bound to are in Base64.
 pub(crate) struct Item {
     /// Plaintext, or ciphertext.
-    pub(crate) text: Zeroizing<String>,
-    pub(crate) context: String,
-    pub(crate) associated: Option<String>,
+    pub(crate) text: Wiped,
+    pub(crate) context: Arc<str>,
+    pub(crate) associated: Option<Arc<str>>,
     /// The version to write with; none is the latest.
     pub(crate) version: Option<NonZeroU32>,
 }
@@ -73,12 +73,12 @@ impl Item {
 
     /// About how long it is in a call, in bytes.
     pub(crate) fn size(&self) -> usize {
-        self.text.len() + self.context.len() + self.associated.as_ref().map_or(0, String::len) + 80
+        self.text.len() + self.context.len() + self.associated.as_ref().map_or(0, |bound| bound.len()) + 80
     }
 }
 
-/// What became of one item: what was asked for, or a word for log and metric.
-pub(crate) type ItemResult = Result<Zeroizing<String>, &'static str>;
+/// What became of one item: what was asked for, as a part of the call's answer, or a word for log and metric.
+pub(crate) type ItemResult = Result<Bytes, &'static str>;
 
 /// Why an item has no answer of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,11 +141,10 @@ impl<S: Service> Lanes<S> {
     }
 
     /// What a ciphertext was lately decrypted to; in Base64, as Vault answers it.
-    pub(crate) fn recall(&self, key: &Key, item: &Item) -> Option<Zeroizing<String>> {
-        let mut plain = Zeroizing::new(Vec::new());
+    pub(crate) fn recall(&self, key: &Key, item: &Item) -> Option<Bytes> {
+        let mut plain = Wiped::default();
         let recall = |memory: &mut Remembered| memory.recall(&parts(key, item), Instant::now(), &mut plain);
-        let found = self.remembered.with(recall)?;
-        found.then(|| String::from_utf8(std::mem::take(&mut *plain)).ok().map(Zeroizing::new))?
+        self.remembered.with(recall)?.then(|| Bytes::from_owner(plain))
     }
 
     /// Puts items of one message into the lane; answers come by `mailbox`, each under its ticket. Must be called within a `LocalSet`.
@@ -207,7 +206,7 @@ impl Memory {
 fn parts<'a>(key: &'a Key, item: &'a Item) -> [&'a [u8]; 5] {
     let bound = item.associated.as_deref().map_or(&b""[..], str::as_bytes);
     let name = key.name();
-    [name.mount.as_bytes(), name.key.as_bytes(), item.context.as_bytes(), bound, item.text.as_bytes()]
+    [name.mount.as_bytes(), name.key.as_bytes(), item.context.as_bytes(), bound, &item.text]
 }
 
 #[cfg(test)]

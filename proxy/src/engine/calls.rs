@@ -8,9 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64_simd::STANDARD;
-use oilskin_crypto::{Bound, DecryptReason, Value};
+use oilskin_crypto::{Bound, DecryptReason, Value, Wiped};
 use tokio::time::{Instant, Sleep, sleep_until};
-use zeroize::Zeroizing;
 
 use super::work::{Refused, decrypt_refused, encrypt_refused, lenient};
 use crate::error::Code;
@@ -61,7 +60,7 @@ struct Asked {
     context: usize,
     /// As it stood in the message; empty while encrypting.
     raw: Vec<u8>,
-    associated: Option<String>,
+    associated: Option<Arc<str>>,
     /// What it is bound to, where local keys write it next.
     bound: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -82,6 +81,10 @@ pub(super) struct Calls {
     /// By its hole. They come in order, so this is cheaper than to hash them.
     asked: BTreeMap<u64, Asked>,
     patience: Option<Pin<Box<Sleep>>>,
+    /// What keys are derived from, in Base64, by rule and which of its contexts.
+    contexts: Vec<((usize, usize), Arc<str>)>,
+    /// A framed value, kept for its room.
+    plain: Wiped,
 }
 
 /// What came of an answer.
@@ -103,6 +106,8 @@ impl Calls {
             gathered: Vec::new(),
             asked: BTreeMap::new(),
             patience: None,
+            contexts: Vec::new(),
+            plain: Wiped::default(),
         }
     }
 
@@ -147,10 +152,11 @@ impl Calls {
         value: Value<'_>,
         moved: bool,
     ) -> Result<(), Refused> {
-        let mut plain = Zeroizing::new(Vec::new());
-        let wrapped = vault.frame.wrap(&rule.spec, value, &mut plain);
+        self.plain.clear();
+        let wrapped = vault.frame.wrap(&rule.spec, value, &mut self.plain);
         wrapped.map_err(|error| encrypt_refused(&error))?;
-        let text = Zeroizing::new(STANDARD.encode_to_string(plain.as_slice()));
+        let mut text = Wiped::with_capacity(STANDARD.encoded_length(self.plain.len()));
+        STANDARD.encode_append(self.plain.as_slice(), &mut *text);
         let associated = associated(rule, field).map_err(|error| encrypt_refused(&error))?;
         let asked = Asked {
             rule: field.rule,
@@ -196,26 +202,16 @@ impl Calls {
             _ => Vec::new(),
         };
         let asked = Asked { rule: field.rule, purpose, context: 0, raw: field.raw.to_vec(), associated, bound };
-        let text = String::from_utf8_lossy(ciphertext).into_owned();
-        self.ask(rule, vault, field.hole.0, text.into(), asked)
+        self.ask(rule, vault, field.hole.0, ciphertext.to_vec().into(), asked)
     }
 
-    fn ask(
-        &mut self,
-        rule: &FieldRule,
-        vault: &Transit,
-        hole: u64,
-        text: Zeroizing<String>,
-        asked: Asked,
-    ) -> Result<(), Refused> {
+    fn ask(&mut self, rule: &FieldRule, vault: &Transit, hole: u64, text: Wiped, asked: Asked) -> Result<(), Refused> {
         if !vault.key.fits(vault.deterministic) {
             return Err(Refused(Code::KeyUnavailable, "vault_key"));
         }
-        let tenant = self.tenant.as_deref().unwrap_or_default().as_bytes();
-        let context = rule.spec.derivation(asked.context, tenant).unwrap_or_default();
         let item = Item {
             text,
-            context: STANDARD.encode_to_string(context),
+            context: self.context(rule, &asked),
             associated: asked.associated.clone(),
             version: vault.version.filter(|_| asked.purpose.operation() == Operation::Encrypt),
         };
@@ -234,6 +230,19 @@ impl Calls {
         }
         self.asked.insert(hole, asked);
         Ok(())
+    }
+
+    /// What the key of a field is derived from.
+    fn context(&mut self, rule: &FieldRule, asked: &Asked) -> Arc<str> {
+        let which = (asked.rule, asked.context);
+        if let Some((_, context)) = self.contexts.iter().find(|(of, _)| *of == which) {
+            return Arc::clone(context);
+        }
+        let tenant = self.tenant.as_deref().unwrap_or_default().as_bytes();
+        let context = rule.spec.derivation(asked.context, tenant).unwrap_or_default();
+        let context: Arc<str> = STANDARD.encode_to_string(context).into();
+        self.contexts.push((which, Arc::clone(&context)));
+        context
     }
 
     /// What an answer means for its field; appends what the field becomes to `out`.
@@ -259,7 +268,7 @@ impl Calls {
             (Purpose::Renew, Ok(_)) if result(vault, &asked) == FieldResult::Ok => Ok((Answer::Keep, FieldResult::Ok)),
             (Purpose::Renew, Ok(plain)) if vault.writes => {
                 let next = Asked { purpose: Purpose::Again, context: 0, ..asked };
-                self.ask(rule, vault, hole, plain, next)?;
+                self.ask(rule, vault, hole, plain.to_vec().into(), next)?;
                 return Ok(Came::Again);
             }
             (Purpose::Renew, Ok(plain)) => match opened(rule, vault, &plain, out) {
@@ -274,7 +283,7 @@ impl Calls {
             (Purpose::Decrypt | Purpose::Own | Purpose::Renew, Err(Missed::Refused("vault_tag")))
                 if asked.context + 1 < rule.spec.contexts() =>
             {
-                let text = ciphertext_of(&asked.raw).ok_or(lost)?;
+                let text = ciphertext_of(&asked.raw).ok_or(lost)?.into_bytes();
                 let next = Asked { context: asked.context + 1, ..asked };
                 self.ask(rule, vault, hole, text.into(), next)?;
                 return Ok(Came::Again);
@@ -304,17 +313,17 @@ fn result(vault: &Transit, asked: &Asked) -> FieldResult {
     }
 }
 
-fn associated(rule: &FieldRule, field: &Field<'_>) -> Result<Option<String>, oilskin_crypto::Error> {
+fn associated(rule: &FieldRule, field: &Field<'_>) -> Result<Option<Arc<str>>, oilskin_crypto::Error> {
     let bytes = rule.spec.associated(Bound(field.bound))?;
-    Ok(bytes.map(|bytes| STANDARD.encode_to_string(bytes)))
+    Ok(bytes.map(|bytes| STANDARD.encode_to_string(bytes).into()))
 }
 
 /// A ciphertext as it goes into the message.
-fn written(rule: &FieldRule, ciphertext: &str, out: &mut Vec<u8>) -> Result<(), Refused> {
-    match is_ciphertext(ciphertext.as_bytes()) {
+fn written(rule: &FieldRule, ciphertext: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
+    match is_ciphertext(ciphertext) {
         true if ciphertext.len() <= rule.spec.longest_taken() => {
             out.push(b'"');
-            out.extend_from_slice(ciphertext.as_bytes());
+            out.extend_from_slice(ciphertext);
             out.push(b'"');
             Ok(())
         }
@@ -323,8 +332,8 @@ fn written(rule: &FieldRule, ciphertext: &str, out: &mut Vec<u8>) -> Result<(), 
     }
 }
 
-fn opened(rule: &FieldRule, vault: &Transit, plain: &str, out: &mut Vec<u8>) -> Result<(), &'static str> {
-    let plain = STANDARD.decode_to_vec(plain.as_bytes()).map(Zeroizing::new).map_err(|_| "vault_malformed")?;
+fn opened(rule: &FieldRule, vault: &Transit, plain: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
+    let plain = STANDARD.decode_to_vec(plain).map(Wiped::from).map_err(|_| "vault_malformed")?;
     vault.frame.unwrap(&rule.spec, &plain, out).map_err(|error| match error {
         oilskin_crypto::Error::Decrypt(reason) => reason.as_str(),
         _ => DecryptReason::Content.as_str(),

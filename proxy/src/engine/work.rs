@@ -30,6 +30,8 @@ pub(super) struct Work {
     pub(super) tenanted: Vec<(String, Arc<Entry>)>,
     /// A decoded string, kept for its room.
     pub(super) text: Vec<u8>,
+    /// What a field becomes that was asked for, kept for its room.
+    pub(super) value: Vec<u8>,
     /// Whether a field may wait for a refresh.
     pub(super) patience: Patience,
     pub(super) late: Vec<Late>,

@@ -130,6 +130,19 @@ impl Queue {
         self.segments.push_back(Segment::Hole { id, separator, filling });
     }
 
+    /// Writes what a hole becomes, where it is the first of all and nothing else hangs on it; false where it is not.
+    pub(super) fn write_first(&mut self, wanted: HoleId, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        match self.segments.front() {
+            Some(Segment::Hole { id, separator: None, filling: Filling::Late }) if *id == wanted => {
+                self.segments.pop_front();
+                self.late -= 1;
+                out.extend_from_slice(bytes);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Changes what a hole holds; false where there is no such open hole, or a drop where none may be.
     pub(super) fn fill(&mut self, wanted: HoleId, new: Filling) -> bool {
         // Holes are in order of their ids.

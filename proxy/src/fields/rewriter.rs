@@ -163,13 +163,16 @@ impl Rewriter {
     /// # Errors
     /// [`Error::Unasked`].
     pub fn answer<E>(&mut self, hole: HoleId, replacement: Replacement<'_>, out: &mut Vec<u8>) -> Result<(), Error<E>> {
-        let filling = match replacement {
-            Replacement::Bytes(bytes) => Filling::Filled(bytes.to_vec()),
-            Replacement::Dropped => Filling::Dropped,
+        let queue = &mut self.queue;
+        let is_filled = match replacement {
+            Replacement::Bytes(bytes) => {
+                queue.write_first(hole, bytes, out) || queue.fill(hole, Filling::Filled(bytes.to_vec()))
+            }
+            Replacement::Dropped => queue.fill(hole, Filling::Dropped),
         };
-        match self.queue.fill(hole, filling) {
+        match is_filled {
             true => {
-                self.queue.flush(out);
+                queue.flush(out);
                 Ok(())
             }
             false => Err(Error::Unasked),

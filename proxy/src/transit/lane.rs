@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout_at};
-use zeroize::Zeroizing;
 
 use super::breaker::Breaker;
 use super::queue::{Queue, Size, Waiting};
-use super::{Item, ItemResult, Key, Mailbox, Memory, Missed, Operation, Service, parts};
+use super::{Item, ItemResult, Key, Mailbox, Memory, Missed, Operation, Outcome, Service, parts};
 use crate::backoff;
 use crate::vault::Error;
 
@@ -263,7 +262,7 @@ impl<S: Service> Lane<S> {
         for (item, plain) in
             call.items.iter().zip(results).filter_map(|(item, result)| Some((item, result.as_ref().ok()?)))
         {
-            self.remembered.with(|memory| memory.remember(&parts(&self.key, item), plain.as_bytes(), now));
+            self.remembered.with(|memory| memory.remember(&parts(&self.key, item), plain, now));
         }
     }
 
@@ -322,7 +321,7 @@ impl Call {
     }
 }
 
-fn put(to: &Weak<Mailbox>, ticket: u64, outcome: Result<Zeroizing<String>, Missed>) {
+fn put(to: &Weak<Mailbox>, ticket: u64, outcome: Outcome) {
     if let Some(to) = to.upgrade() {
         to.put(ticket, outcome);
     }

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use zeroize::Zeroizing;
+use bytes::Bytes;
 
 use super::Missed;
 
 /// What became of one item.
-pub(crate) type Outcome = Result<Zeroizing<String>, Missed>;
+pub(crate) type Outcome = Result<Bytes, Missed>;
 
 /// The answers of one message. Who drops it is no longer interested, and its items that were not sent yet never are.
 #[derive(Default)]

@@ -139,7 +139,7 @@ mod tests {
     use crate::transit::{Item, Mailbox};
 
     fn items(tickets: std::ops::Range<u64>) -> Vec<(u64, Item)> {
-        let item = || Item { text: "a".repeat(10).into(), context: String::new(), associated: None, version: None };
+        let item = || Item { text: vec![b'a'; 10].into(), context: "".into(), associated: None, version: None };
         tickets.map(|ticket| (ticket, item())).collect()
     }
 

@@ -1,5 +1,6 @@
 //! One runtime's way to Vault: connections to each address, and which of them is asked.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,14 +105,19 @@ impl Caller {
     /// # Errors
     /// Why there is no token.
     pub(super) async fn client_to(&self, does: Does, first: Duration) -> Result<Client, Error> {
-        let changed = self.vault.changed.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        if self.vault.token.load().is_none() {
-            // Its elapsing shows in there being none still.
-            let _ = timeout(first, changed).await;
+        let held = || self.vault.token.load_full();
+        let mut token = held();
+        if token.is_none() {
+            let mut changed = pin!(self.vault.changed.notified());
+            changed.as_mut().enable();
+            token = held();
+            if token.is_none() {
+                // Its elapsing shows in there being none still.
+                let _ = timeout(first, changed).await;
+                token = held();
+            }
         }
-        match self.vault.token.load_full() {
+        match token {
             Some(token) => self.client_at(does, token.text()),
             None => Err(self.vault.failed.load().as_deref().cloned().unwrap_or_else(|| Error::slow(first))),
         }

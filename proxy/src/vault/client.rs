@@ -10,15 +10,14 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use memchr::memmem;
+use oilskin_crypto::Wiped;
 use rustify::Endpoint;
 use rustify::client::HTTP_SUCCESS_CODES;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use serde_json::Value;
 use vaultrs::api::{AuthInfo, EndpointResult};
-use zeroize::Zeroizing;
 
 use super::error::Error;
 use super::wire::Http;
@@ -57,13 +56,13 @@ pub(crate) struct Client {
 /// An answer as it came. Its body may hold what is secret.
 pub(super) struct Answer {
     pub(super) code: u16,
-    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
     /// # Errors
     /// What it means, where it is no success.
-    fn good(self) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn good(self) -> Result<Bytes, Error> {
         match HTTP_SUCCESS_CODES.contains(&self.code) {
             true => Ok(self.body),
             false => Err(Error::answered(self.code, &self.body)),
@@ -107,7 +106,13 @@ impl Client {
         let answer = self.http.request(request).await.map_err(|error| Error::unreachable(&error))?;
         self.seen.read(answer.headers());
         let status = answer.status();
-        let body = bounded(answer.into_body()).await?;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| match error
+            .is::<LengthLimitError>(
+        ) {
+            true => Error::endless(MAX_ANSWER),
+            false => Error::unreachable(&*error),
+        })?;
+        let body = body.to_bytes();
         let is_behind = self.seen.is_behind(status, &body);
         let status = if is_behind { StatusCode::PRECONDITION_FAILED } else { status };
         Ok(Answer { code: status.as_u16(), body })
@@ -115,7 +120,7 @@ impl Client {
 
     fn request<E: Endpoint>(&self, endpoint: &E) -> Result<Request<Full<Bytes>>, Error> {
         let none = || Error::settings("nothing can be asked there in this way");
-        let body = Zeroizing::new(endpoint.body().map_err(|_| none())?.unwrap_or_default());
+        let body = Wiped::from(endpoint.body().map_err(|_| none())?.unwrap_or_default());
         let mut request = Request::new(Full::new(Bytes::from_owner(body)));
         *request.method_mut() = endpoint.method().into();
         let uri = endpoint.url(&self.base).map_err(|_| none())?;
@@ -131,21 +136,6 @@ impl Client {
         }
         Ok(request)
     }
-}
-
-/// A body to its end, if it has one.
-async fn bounded(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let expected = body.size_hint().lower().min(MAX_ANSWER as u64);
-    let mut read = Zeroizing::new(Vec::with_capacity(usize::try_from(expected).unwrap_or_default()));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Error::unreachable(&error))?;
-        let Some(piece) = frame.data_ref() else { continue };
-        if read.len() + piece.len() > MAX_ANSWER {
-            return Err(Error::endless(MAX_ANSWER));
-        }
-        read.extend_from_slice(piece);
-    }
-    Ok(read)
 }
 
 /// What Vault's answers said beside their bodies.
