@@ -1,7 +1,7 @@
 //! A program beside the bench: started on one core, accounted from outside, ended whatever happens.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -207,11 +207,6 @@ impl Process {
         let system: u64 = fields.next()?.parse().ok()?;
         Some(Self { pid, parent, ticks: user + system })
     }
-}
-
-/// A port that was free a moment ago, for programs that cannot say which one they took.
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Lets time pass where the bench waits for another process, which has no event to give.

@@ -36,38 +36,45 @@ pub(crate) fn page(found: &Found, machine: &str, run: &str) -> String {
     let sections = found.sections.join("\n");
     format!(
         "# Results\n\n<!-- Written by `make bench`; bench/README.md says how to read it. -->\n\n{machine}\n{run}\n\n{}\n\
-         A row is *met* where the unfavourable end of its interval meets the figure.\n\n\
+         {BELOW} where the unfavourable end of its interval meets the figure.\n\n\
          ![Ratios with their intervals](results.svg)\n\n{sections}",
         table(&found.rows)
     )
 }
 
+/// The sentence below the table.
+const BELOW: &str = "A row is *met*";
+
+/// What stands behind the names of parts that were run later than the rest.
+const ALONE: &str = ": run by themselves.";
+
 /// A page with the rows of some parts in the place of those that it had of them. `machine` and `run` say where and how.
 pub(crate) fn merged(page: &str, found: &Found, machine: &str, run: &str) -> String {
     let parts: BTreeSet<&str> = found.rows.iter().map(|row| row.part).collect();
-    let begins =
-        |line: &str, part: &str| line.strip_prefix("| ").is_some_and(|rest| rest.starts_with(&format!("{part} |")));
-    let names = parts.iter().map(|part| format!("`{part}`")).collect::<Vec<_>>().join(", ");
-    let note = format!("{names}: run by themselves. {machine} {run}");
-    let table = table(&found.rows);
-    let (mut out, mut is_past) = (String::new(), false);
-    for line in page.lines() {
-        // The first table ends where the sentence about it begins.
-        if !is_past && line.starts_with("A row is *met*") {
-            is_past = true;
-            let end = out.trim_end().len();
-            out.truncate(end);
-            out.push('\n');
-            table.lines().skip(2).for_each(|row| out.extend([row, "\n"]));
-            out.extend(["\n", &note, "\n\n"]);
-        }
-        let is_old =
-            !is_past && parts.iter().any(|part| begins(line, part)) || line.starts_with(&format!("{names}: run"));
-        if !is_old {
-            out.extend([line, "\n"]);
+    let is_old = |row: &str| {
+        parts.iter().any(|part| row.strip_prefix("| ").is_some_and(|row| row.starts_with(&format!("{part} |"))))
+    };
+    let named = |parts: &[&str]| parts.iter().map(|part| format!("`{part}`")).collect::<Vec<_>>().join(", ");
+    let (above, below) = page.split_once(BELOW).unwrap_or((page, ""));
+    let (mut intro, mut rows, mut notes) = (String::new(), String::new(), String::new());
+    for line in above.lines() {
+        if line.starts_with('|') {
+            if !is_old(line) {
+                rows.extend([line, "\n"]);
+            }
+        } else if let Some((names, how)) = line.split_once(ALONE) {
+            let left: Vec<_> =
+                names.split(", ").map(|name| name.trim_matches('`')).filter(|part| !parts.contains(part)).collect();
+            if !left.is_empty() {
+                notes.extend([&named(&left), ALONE, how, "\n\n"]);
+            }
+        } else {
+            intro.extend([line, "\n"]);
         }
     }
-    out
+    table(&found.rows).lines().skip(2).for_each(|row| rows.extend([row, "\n"]));
+    let names = named(&parts.iter().copied().collect::<Vec<_>>());
+    format!("{}\n\n{rows}\n{notes}{names}{ALONE} {machine} {run}\n\n{BELOW}{below}", intro.trim_end())
 }
 
 fn goal(row: &Row) -> String {
@@ -124,7 +131,14 @@ mod tests {
         );
         assert!(once.contains("\n\n`keys`: run by themselves. Another. 9 rounds.\n\nA row is"), "{once}");
         assert!(once.contains("## More"), "{once}");
+        assert!(
+            once.contains("| pass | a | ≤ 1.00 × | 0.50 × | 0.50 – 0.50 | met |\n| keys | new |"),
+            "one table: {once}"
+        );
         assert_eq!(merged(&once, &found, "Another.", "9 rounds."), once, "again changes nothing");
+        let found = Found { rows: vec![row("keys", "newer", 0.25), row("pass", "a", 0.5)], sections: Vec::new() };
+        let twice = merged(&once, &found, "A third.", "5 rounds.");
+        assert!(!twice.contains("Another") && twice.contains("`keys`, `pass`: run by themselves. A third."), "{twice}");
     }
 
     use crate::stats::Interval;

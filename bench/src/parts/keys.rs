@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use oilskin_tests::Upstream;
+use oilskin_tests::process::free_port;
 
 use super::{Found, Plan};
 use crate::answer::Client;
-use crate::process::{Core, Running, free_address, pause};
+use crate::process::{Core, Running, pause};
 use crate::proxies::oilskin::{Alg, Keys, Settings};
 use crate::row::{Goal, Row};
 use crate::stats::Interval;
@@ -42,8 +43,8 @@ fn rotation(folder: &Path) -> Result<Row> {
     let keys = Keys::make_with(Alg::XChaCha, folder, &[("OILSKIN_KEY_REFRESH", "1s")])?;
     let mut replicas = Vec::new();
     for number in 0..REPLICAS {
-        let metrics = free_address()?;
-        let settings = Settings::fields(free_address()?, Some(&keys))
+        let metrics = free_port();
+        let settings = Settings::fields(free_port(), Some(&keys))
             .var("OILSKIN_METRICS_LISTEN", &metrics.to_string())
             .var("OILSKIN_KEY_REFRESH", "1s");
         let log = folder.join(format!("log{number}"));
@@ -112,7 +113,7 @@ fn tenants(folder: &Path, rounds: usize) -> Result<Vec<Row>> {
 
 /// Seconds to ready, and bytes once all hot tenants were asked for.
 fn one(folder: &Path, keys: &Keys, count: usize, round: usize, upstream: &Upstream) -> Result<(f64, f64)> {
-    let (listen, health) = (free_address()?, free_address()?);
+    let (listen, health) = (free_port(), free_port());
     let document = format!(
         "listeners: [{{name: out, bind: \"{listen}\", direction: egress}}]\nupstreams: {{up: {{url: \"{}\"}}}}\nroutes:\n\
          - {{name: all, match: {{listener: out, path: \"/{{*rest}}\"}}, upstream: up, tenant: {{header: x-tenant}}, \

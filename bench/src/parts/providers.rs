@@ -9,11 +9,12 @@ use anyhow::{Result, ensure};
 use oilskin_tests::aws::Aws;
 use oilskin_tests::certificates::{Authority, Wish};
 use oilskin_tests::hsm::{Hsm, SOFTHSM};
+use oilskin_tests::process::free_port;
 use oilskin_tests::vault::{ROOT, Vault};
 
 use super::{Found, Plan};
 use crate::answer::Client;
-use crate::process::{Core, Running, free_address};
+use crate::process::{Core, Running};
 use crate::proxies::oilskin::{Alg, Keys, Settings};
 use crate::row::{Goal, Row};
 use crate::stats::{Interval, ratios};
@@ -84,8 +85,8 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
 
 /// Milliseconds from exec to ready.
 fn start(folder: &Path, name: &str, round: usize, vars: &[(String, String)]) -> Result<f64> {
-    let health = free_address()?;
-    let settings = Settings::fields(free_address()?, None).var("OILSKIN_HEALTH_LISTEN", &health.to_string());
+    let health = free_port();
+    let settings = Settings::fields(free_port(), None).var("OILSKIN_HEALTH_LISTEN", &health.to_string());
     let mut command = settings.command()?;
     command.envs(vars.iter().cloned());
     let before = Instant::now();

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use oilskin_tests::process::free_port;
 
 use super::{Found, Plan};
 use crate::answer::Client;
-use crate::process::{Core, Running, free_address, pause};
+use crate::process::{Core, Running, pause};
 use crate::proxies::oilskin::{Alg, Keys, Settings};
 use crate::row::{Goal, Row};
 use crate::stats::{Interval, median, sorted};
@@ -21,8 +22,8 @@ pub(super) fn run(plan: &Plan) -> Result<Found> {
     let keys = Keys::make(Alg::XChaCha, &folder)?;
     let (mut millis, mut megabytes, mut anonymous) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..plan.rounds {
-        let health = free_address()?;
-        let settings = Settings::fields(free_address()?, Some(&keys)).var("OILSKIN_HEALTH_LISTEN", &health.to_string());
+        let health = free_port();
+        let settings = Settings::fields(free_port(), Some(&keys)).var("OILSKIN_HEALTH_LISTEN", &health.to_string());
         let mut command = settings.command()?;
         let before = Instant::now();
         let mut running = Running::spawn("oilskin", &mut command, Core::Proxy, &folder.join(format!("log{round}")))?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use oilskin_tests::mounted::Mounted;
+use oilskin_tests::process::free_port;
 use oilskin_tests::sds::{self, Sds, Secret};
 use rustls::ClientConfig;
 
@@ -15,7 +16,7 @@ use crate::answer::Client;
 use crate::certificates::{Certificates, Tls};
 use crate::churn::{self, CONNECTIONS, REQUESTS, Seen};
 use crate::handshakes::{self, Open};
-use crate::process::{Core, Running, free_address, pause};
+use crate::process::{Core, Running, pause};
 use crate::proxies::Origin;
 use crate::proxies::oilskin::Settings;
 use crate::row::{Goal, Row};
@@ -78,7 +79,7 @@ struct Proxy {
 
 impl Proxy {
     fn start(settings: Settings, folder: &Path) -> Result<Self> {
-        let metrics = free_address()?;
+        let metrics = free_port();
         let settings = settings.var("OILSKIN_METRICS_LISTEN", &metrics.to_string());
         let (running, address) = settings.start(Core::Proxy, folder)?;
         let proxy = Self { running, address, metrics };

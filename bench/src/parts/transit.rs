@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use oilskin_tests::process::free_port;
 use oilskin_tests::transit::Bench;
 use oilskin_tests::vault::{ROOT, Vault};
 
@@ -14,7 +15,7 @@ use super::{Found, Plan};
 use crate::answer::Client;
 use crate::load;
 use crate::messages::{FIELDS, REQUEST, post};
-use crate::process::{Core, Running, free_address};
+use crate::process::{Core, Running};
 use crate::proxies::Origin;
 use crate::proxies::oilskin::Settings;
 use crate::row::{Goal, Row};
@@ -60,7 +61,7 @@ pub(super) fn sidecar(
     upstream: SocketAddr,
     vault: Option<(&Vault, &str)>,
 ) -> Result<(SocketAddr, Running)> {
-    let (listen, health) = (free_address()?, free_address()?);
+    let (listen, health) = (free_port(), free_port());
     let mut settings = Settings::pass_through(upstream).var("OILSKIN_LISTEN", &listen.to_string());
     settings = settings.var("OILSKIN_HEALTH_LISTEN", &health.to_string());
     if let Some((vault, fields)) = vault {

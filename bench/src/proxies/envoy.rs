@@ -6,14 +6,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use oilskin_tests::process::free_port;
 use serde_json::{Value, json};
 
 use crate::certificates::Tls;
-use crate::process::{Core, Running, free_address};
+use crate::process::{Core, Running};
 use crate::tools;
 
 pub(super) fn proxy(tls: Option<Tls<'_>>, upstream: SocketAddr, folder: &Path) -> Result<(Running, SocketAddr)> {
-    let address = free_address()?;
+    let address = free_port();
     let file = folder.join("envoy.json");
     fs::write(&file, config(address, tls, upstream).to_string())?;
     let mut command = Command::new(tools::envoy()?);

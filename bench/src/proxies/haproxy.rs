@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use oilskin_tests::process::free_port;
 
 use crate::load::Front;
-use crate::process::{Core, Running, free_address};
+use crate::process::{Core, Running};
 use crate::tools;
 
 pub(super) fn proxy(front: Front, upstream: SocketAddr, folder: &Path) -> Result<(Running, SocketAddr)> {
-    let address = free_address()?;
+    let address = free_port();
     let protocol = match front {
         Front::H1 => "",
         Front::H2c => "proto h2",

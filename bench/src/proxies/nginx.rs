@@ -6,12 +6,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use oilskin_tests::process::free_port;
 
 use super::oilskin::{Alg, Keys, tokens};
 use crate::certificates::Tls;
 use crate::load::Front;
 use crate::messages::{ANSWER, bulk};
-use crate::process::{Core, Running, free_address};
+use crate::process::{Core, Running};
 use crate::tools;
 
 /// The server behind every proxy: answers any POST with JSON, some paths with tokens in it.
@@ -39,7 +40,7 @@ impl Origin {
         let files = folder.display();
         locations.push_str(&format!("location /bulk {{ root {files}; error_page 405 =200 /bulk; }}\n"));
         locations.push_str(&location("/", ANSWER));
-        let address = free_address()?;
+        let address = free_port();
         let http = format!("server {{ listen {address} backlog=1024; default_type application/json;\n{locations}}}");
         let running = start("origin", &http, Core::Rest, &folder.join("origin"), address)?;
         Ok(Self { running, address, keys })
@@ -72,7 +73,7 @@ pub(super) fn proxy(
     folder: &Path,
 ) -> Result<(Running, SocketAddr)> {
     let (ssl, settings) = tls.map(secured).unwrap_or_default();
-    let address = free_address()?;
+    let address = free_port();
     let protocol = match front {
         Front::H1 => "",
         Front::H2c => "http2",
