@@ -8,7 +8,7 @@ use crate::sodium;
 /// A buffer whose memory is wiped when it is dropped, all of its room. Room that it has grown out of is not: it is to be made as large as
 /// it gets.
 ///
-/// It is `zeroize::Zeroizing<Vec<u8>>` for much: that writes byte by byte, which took a tenth of the time that Vault's fields take.
+/// It stands for `zeroize::Zeroizing<Vec<u8>>` where much is wiped: that writes byte by byte, which took a tenth of the time that Vault's fields take.
 #[derive(Default)]
 pub struct Wiped(Vec<u8>);
 
@@ -53,14 +53,28 @@ impl fmt::Debug for Wiped {
 
 impl Drop for Wiped {
     fn drop(&mut self) {
-        self.0.resize(self.0.capacity(), 0);
-        sodium::wipe(&mut self.0);
+        wipe(&mut self.0);
     }
+}
+
+/// Wipes what it holds and the room behind it.
+fn wipe(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.capacity(), 0);
+    sodium::wipe(bytes);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Wiped;
+    use super::{Wiped, wipe};
+
+    #[test]
+    fn all_of_its_room_is_wiped() {
+        let mut bytes = b"secret".to_vec();
+        bytes.reserve_exact(10);
+        bytes.truncate(3);
+        wipe(&mut bytes);
+        assert!(bytes.len() >= 13 && bytes.iter().all(|byte| *byte == 0), "{bytes:?}");
+    }
 
     #[test]
     fn what_it_holds_is_not_shown() {

@@ -22,6 +22,9 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Looking a key up.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// Longest answer, in bytes, that results are parts of.
+const SHARED: usize = 64 << 10;
+
 struct Batch<'a> {
     key: &'a VaultKey,
     operation: Operation,
@@ -124,10 +127,11 @@ struct One<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl Text<'_> {
-    /// As a part of the body that it was read from.
+    /// As a part of the body that it was read from, unless that is large: who is slow to take a field must not hold all of it.
     fn of(self, body: &Bytes) -> Bytes {
         match self.0 {
-            Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+            Cow::Borrowed(text) if body.len() <= SHARED => body.slice_ref(text.as_bytes()),
+            Cow::Borrowed(text) => Bytes::copy_from_slice(text.as_bytes()),
             Cow::Owned(text) => text.into(),
         }
     }
