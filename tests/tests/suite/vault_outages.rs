@@ -49,6 +49,16 @@ fn more_lines(process: &Process, with: &str, before: usize) {
     tools::until(with, || (lines(process, with) > before).then_some(()));
 }
 
+/// Nothing so far has taken keys; what is denied to a token that is fresh does, until it is allowed again.
+fn denied_in_earnest(bench: &Bench, process: &Process) {
+    assert_eq!(lines(process, "denied twice"), 0);
+    bench.vault.policy(NOTHING);
+    more_lines(process, "denied twice", 0);
+    assert_eq!(ask(process), 503);
+    bench.vault.policy(REPLICA);
+    until_serving(process);
+}
+
 /// What is left to who may nothing more: an empty policy is none.
 const NOTHING: &str = r#"path "secret/data/elsewhere" { capabilities = ["read"] }"#;
 
@@ -180,13 +190,7 @@ fn a_token_that_was_taken_away_takes_no_keys_whether_there_is_another_or_not() {
             },
         );
     });
-    assert_eq!(lines(&process, "denied twice"), 0);
-    // What is denied to a token that is fresh is denied.
-    bench.vault.policy(NOTHING);
-    more_lines(&process, "denied twice", 0);
-    assert_eq!(ask(&process), 503);
-    bench.vault.policy(REPLICA);
-    until_serving(&process);
+    denied_in_earnest(&bench, &process);
 }
 
 /// A role without the policy `default` cannot ask whether its token lives: then a later login decides.
@@ -200,10 +204,7 @@ fn a_token_that_may_not_ask_whether_it_lives_takes_no_keys_when_it_has_ended() {
     until_serving(&process);
     let revoke = || bench.vault.bao(&["token", "revoke", "-mode=path", "auth/approle"]);
     under_load(&process, || missed(&process, revoke, |_| {}));
-    assert_eq!(lines(&process, "denied twice"), 0);
-    bench.vault.policy(NOTHING);
-    more_lines(&process, "denied twice", 0);
-    assert_eq!(ask(&process), 503);
+    denied_in_earnest(&bench, &process);
 }
 
 /// A token that is given: its file is read again, and that Vault knows it is the login.
@@ -234,12 +235,7 @@ fn a_token_of_a_file_that_has_ended_takes_no_keys_and_one_that_may_not_does() {
             },
         );
     });
-    assert_eq!(lines(&process, "denied twice"), 0);
-    bench.vault.policy(NOTHING);
-    more_lines(&process, "denied twice", 0);
-    assert_eq!(ask(&process), 503);
-    bench.vault.policy(REPLICA);
-    until_serving(&process);
+    denied_in_earnest(&bench, &process);
 }
 
 /// Whatever becomes of a secret, its keys are nobody's to take: an outage, which the same document ends, and no older one.
